@@ -1,0 +1,277 @@
+"""Dataclasses <-> Arrow: the schemas of the hops between stages, the rows of the tables, the only conversion.
+
+Between stages times stay integer samples; the written tables have seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.types import (
+    SAMPLE_RATE,
+    Attempt,
+    Failure,
+    Finished,
+    Media,
+    Outcome,
+    Passage,
+    Recording,
+    Segment,
+    Span,
+    Transcript,
+    Word,
+)
+from schemas.recordings import RECORDINGS
+from schemas.segments import SEGMENTS
+from schemas.words import WORDS
+
+_SPAN = pa.struct([("start", pa.int64()), ("end", pa.int64())])
+_RECORDING = [
+    ("id", pa.string()),
+    ("uri", pa.string()),
+    ("size", pa.int64()),
+    ("version", pa.string()),
+    ("language", pa.string()),
+    ("metadata", pa.string()),
+]
+_MEDIA = [
+    ("container", pa.string()),
+    ("codec", pa.string()),
+    ("sample_rate", pa.int32()),
+    ("channels", pa.int32()),
+    ("tracks", pa.int32()),
+    ("stated_s", pa.float64()),
+    ("selection", pa.string()),
+]
+_FAILURE = [("stage", pa.string()), ("kind", pa.string()), ("message", pa.string()), ("retryable", pa.bool_())]
+_OUTCOME = pa.struct(
+    [
+        ("recording", pa.struct(_RECORDING)),
+        ("passages", pa.int32()),
+        ("duration", pa.int64()),
+        ("speech", pa.int64()),
+        ("speechless", pa.list_(_SPAN)),
+        ("media", pa.struct(_MEDIA)),
+        ("failure", pa.struct(_FAILURE)),
+    ]
+)
+_ATTEMPT = [("temperature", pa.float64()), ("avg_logprob", pa.float64()), ("compression_ratio", pa.float64())]
+_WORD = [("start", pa.int64()), ("end", pa.int64()), ("text", pa.string()), ("probability", pa.float64())]
+_SEGMENT = [
+    ("start", pa.int64()),
+    ("end", pa.int64()),
+    ("text", pa.string()),
+    ("language", pa.string()),
+    ("language_probability", pa.float64()),
+    ("task", pa.string()),
+    ("avg_logprob", pa.float64()),
+    ("compression_ratio", pa.float64()),
+    ("no_speech_prob", pa.float64()),
+    ("temperature", pa.float64()),
+    ("attempts", pa.list_(pa.struct(_ATTEMPT))),
+    ("speech_ratio", pa.float64()),
+    ("flags", pa.list_(pa.string())),
+    ("words", pa.list_(pa.struct(_WORD))),
+]
+
+RECORDING_HOP = pa.schema(_RECORDING)
+# A row with `outcome` is the closing row of its recording; the others are passages, or their transcripts.
+PASSAGE_HOP = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("index", pa.int32()),
+        ("start", pa.int64()),
+        ("pcm", pa.large_binary()),  # int16 little-endian, mono, 16 kHz
+        ("spans", pa.list_(_SPAN)),
+        ("language", pa.string()),
+        ("outcome", _OUTCOME),
+    ]
+)
+TRANSCRIPT_HOP = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("passage", pa.int32()),
+        ("span", _SPAN),
+        ("speech", pa.list_(_SPAN)),
+        ("segments", pa.list_(pa.struct(_SEGMENT))),
+        ("language", pa.string()),
+        ("language_probability", pa.float64()),
+        ("outcome", _OUTCOME),
+    ]
+)
+
+
+def recordings_table(recordings: Iterable[Recording]) -> pa.Table:
+    """Recordings -> table of `RECORDING_HOP`."""
+    return pa.Table.from_pylist([asdict(recording) for recording in recordings], schema=RECORDING_HOP)
+
+
+def read_recordings(table: pa.Table) -> Iterator[Recording]:
+    """Table of `RECORDING_HOP` -> recordings."""
+    return (Recording(**row) for row in table.to_pylist())
+
+
+def passages_table(items: Iterable[Passage | Outcome]) -> pa.Table:
+    """Passages and closing words -> table of `PASSAGE_HOP`; the PCM is copied once, as bytes."""
+    return pa.Table.from_pylist([_passage_row(item) for item in items], schema=PASSAGE_HOP)
+
+
+def read_passages(table: pa.Table) -> Iterator[Passage | Outcome]:
+    """Table of `PASSAGE_HOP` -> passages (their PCM is a view into the table) and closing words."""
+    rows = table.drop_columns("pcm").to_pylist()
+    for row, pcm in zip(rows, table["pcm"], strict=True):
+        if row["outcome"] is not None:
+            yield _outcome(row["outcome"])
+        else:
+            yield Passage(
+                recording_id=row["recording_id"],
+                index=row["index"],
+                start=row["start"],
+                pcm=np.frombuffer(pcm.as_buffer(), np.int16),
+                spans=_spans(row["spans"]),
+                language=row["language"],
+            )
+
+
+def transcripts_table(items: Iterable[Transcript | Outcome]) -> pa.Table:
+    """Transcripts and closing words -> table of `TRANSCRIPT_HOP`."""
+    return pa.Table.from_pylist([_transcript_row(item) for item in items], schema=TRANSCRIPT_HOP)
+
+
+def read_transcripts(table: pa.Table) -> Iterator[Transcript | Outcome]:
+    """Table of `TRANSCRIPT_HOP` -> transcripts and closing words."""
+    for row in table.to_pylist():
+        outcome = row.pop("outcome")
+        if outcome is not None:
+            yield _outcome(outcome)
+        else:
+            row |= {
+                "span": Span(**row["span"]),
+                "speech": _spans(row["speech"]),
+                "segments": tuple(map(_segment, row["segments"])),
+            }
+            yield Transcript(**row)
+
+
+def recording_rows(finished: Iterable[Finished], *, part: str, model: str, config_hash: str, run_id: str) -> pa.Table:
+    """Finished recordings -> rows of `schemas.recordings.RECORDINGS`."""
+    rows = []
+    for item in finished:
+        outcome = item.outcome
+        recording, media, failure = outcome.recording, outcome.media, outcome.failure
+        rows.append(
+            {
+                "recording_id": recording.id,
+                "uri": recording.uri,
+                "version": recording.version,
+                "part": part,
+                "size_bytes": recording.size,
+                "status": outcome.status,
+                "error_stage": failure and failure.stage,
+                "error_kind": failure and failure.kind,
+                "error_message": failure and failure.message,
+                "retryable": failure and failure.retryable,
+                "container": media.container,
+                "codec": media.codec,
+                "sample_rate": media.sample_rate,
+                "channels": media.channels,
+                "selection": media.selection if outcome.duration else None,
+                "duration_s": outcome.duration / SAMPLE_RATE,
+                "speech_s": outcome.speech / SAMPLE_RATE,
+                "speechless": [
+                    {"start": s.start / SAMPLE_RATE, "end": s.end / SAMPLE_RATE} for s in outcome.speechless
+                ],
+                "language": item.language,
+                "language_probability": item.language_probability,
+                "segments": len(item.segments),
+                "flagged_segments": sum(bool(segment.flags) for _, segment in item.segments),
+                "model": model,
+                "config_hash": config_hash,
+                "run_id": run_id,
+                "metadata": recording.metadata,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=RECORDINGS)
+
+
+def segment_rows(finished: Iterable[Finished]) -> pa.Table:
+    """Finished recordings -> rows of `schemas.segments.SEGMENTS`; what is not computed yet is null."""
+    rows = []
+    for item in finished:
+        for index, (passage, segment) in enumerate(item.segments):
+            row = asdict(segment)
+            del row["words"]
+            row |= {"recording_id": item.outcome.recording.id, "index": index, "passage": passage}
+            row |= {"start": segment.start / SAMPLE_RATE, "end": segment.end / SAMPLE_RATE}
+            rows.append(row)
+    return pa.Table.from_pylist(rows, schema=SEGMENTS)
+
+
+def word_rows(finished: Iterable[Finished]) -> pa.Table:
+    """Finished recordings -> rows of `schemas.words.WORDS`."""
+    rows = [
+        {
+            "recording_id": item.outcome.recording.id,
+            "segment": index,
+            "index": position,
+            "start": word.start / SAMPLE_RATE,
+            "end": word.end / SAMPLE_RATE,
+            "word": word.text,
+            "probability": word.probability,
+        }
+        for item in finished
+        for index, (_, segment) in enumerate(item.segments)
+        for position, word in enumerate(segment.words)
+    ]
+    return pa.Table.from_pylist(rows, schema=WORDS)
+
+
+def _passage_row(item: Passage | Outcome) -> dict[str, Any]:
+    if isinstance(item, Outcome):
+        return {"recording_id": item.recording.id, "outcome": asdict(item)}
+    return {
+        "recording_id": item.recording_id,
+        "index": item.index,
+        "start": item.start,
+        "pcm": item.pcm.tobytes(),
+        "spans": [asdict(span) for span in item.spans],
+        "language": item.language,
+    }
+
+
+def _transcript_row(item: Transcript | Outcome) -> dict[str, Any]:
+    if isinstance(item, Outcome):
+        return {"recording_id": item.recording.id, "outcome": asdict(item)}
+    return asdict(item)
+
+
+def _spans(rows: list[dict[str, int]]) -> tuple[Span, ...]:
+    return tuple(Span(**row) for row in rows)
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    return Outcome(
+        recording=Recording(**row["recording"]),
+        passages=row["passages"],
+        duration=row["duration"],
+        speech=row["speech"],
+        speechless=_spans(row["speechless"]),
+        media=Media(**row["media"]),
+        failure=Failure(**row["failure"]) if row["failure"] else None,
+    )
+
+
+def _segment(row: dict[str, Any]) -> Segment:
+    return Segment(
+        **row
+        | {
+            "attempts": tuple(Attempt(**attempt) for attempt in row["attempts"]),
+            "flags": tuple(row["flags"]),
+            "words": tuple(Word(**word) for word in row["words"]),
+        }
+    )

@@ -1,0 +1,183 @@
+"""The nouns of the pipeline, as frozen values.
+
+Duty: what passes between the stages. Knows nothing of files, Arrow, Ray or models.
+Time is an integer count of 16 kHz samples from the start of the recording; `rows.py` alone turns it into seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000  # Hz; what Whisper and Silero listen to
+
+Pcm = NDArray[np.int16]  # mono 16 kHz
+
+
+def setting(default: Any, doc: str, unit: str = "", *, rows: bool = True, choices: tuple[str, ...] = ()) -> Any:
+    """Return a dataclass field that carries its sentence and unit: a command-line option is made from it.
+
+    `rows=False` says that the value cannot change the rows that are written (threads, batch sizes), so that it
+    stays out of the configuration hash.
+    """
+    return field(default=default, metadata={"doc": doc, "unit": unit, "rows": rows, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a recording: `start` (included) to `end` (excluded), in samples."""
+
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def overlap(self, other: Span) -> int:
+        """Return how many samples both spans share."""
+        return max(0, min(self.end, other.end) - max(self.start, other.start))
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A pointer to audio, without its bytes."""
+
+    id: str  # a hash of the canonical URI: the same recording has the same id in every run
+    uri: str  # what `storage.open_audio` opens
+    size: int | None = None  # bytes; None where the store does not say
+    version: str = ""  # etag, or size and mtime: another version is transcribed anew
+    language: str | None = None  # forced language code, None to detect it
+    metadata: str = "{}"  # JSON object: the manifest's other columns
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What the container says of itself, and which part of it was listened to."""
+
+    container: str | None = None  # ffmpeg's name of the demuxer: "mp3", "mov,mp4,m4a,3gp,3g2,mj2"
+    codec: str | None = None
+    sample_rate: int | None = None  # Hz, before resampling
+    channels: int | None = None
+    tracks: int | None = None  # audio tracks in the container
+    stated_s: float | None = None  # seconds, as the header says; an estimate in some formats
+    selection: str = "mix"  # "mix" (all channels of the first track), "channel 1", "track 1 mix", ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage:
+    """Contiguous audio of at most a few minutes, cut in silence: what the engine takes."""
+
+    recording_id: str
+    index: int  # 0, 1, ... in the recording
+    start: int  # samples
+    pcm: Pcm  # int16 [samples]
+    spans: tuple[Span, ...]  # where speech is, in samples of the recording, inside the passage
+    language: str | None = None  # forced
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.start + len(self.pcm))
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One spoken word with its times."""
+
+    start: int
+    end: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The scores of one decoding of a window."""
+
+    temperature: float
+    avg_logprob: float  # nats a token
+    compression_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence or so, with the numbers of the window that it was decoded in."""
+
+    start: int
+    end: int
+    text: str
+    language: str
+    language_probability: float | None  # of `language`, by the window's own first step; None for English-only models
+    task: str  # "transcribe" or "translate"
+    avg_logprob: float  # nats a token, EOT counted
+    compression_ratio: float
+    no_speech_prob: float
+    temperature: float
+    attempts: tuple[Attempt, ...]
+    speech_ratio: float | None = None  # share of the segment under detected speech
+    flags: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What the engine answers for one passage."""
+
+    recording_id: str
+    passage: int  # index of the passage
+    span: Span  # of the passage
+    speech: tuple[Span, ...]  # the passage's speech spans
+    segments: tuple[Segment, ...]
+    language: str
+    language_probability: float | None  # of `language`, pooled over the passage
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a recording ended early: `stage` (open, decode, worker), `kind` (a stable word), `message` (its cause)."""
+
+    stage: str
+    kind: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The closing word on a recording: how many passages came of it, what was decoded, or which error ended it."""
+
+    recording: Recording
+    passages: int
+    duration: int  # samples decoded
+    speech: int  # samples of detected speech
+    speechless: tuple[Span, ...] = ()  # stretches that belong to no passage
+    media: Media = Media()
+    failure: Failure | None = None
+
+    @property
+    def status(self) -> str:
+        """`ok`; `partial` (audio was decoded before a failure); `failed` (nothing was)."""
+        if self.failure is None:
+            return "ok"
+        return "partial" if self.duration else "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A complete recording: what the ledger writes."""
+
+    outcome: Outcome
+    language: str | None
+    language_probability: float | None
+    segments: tuple[tuple[int, Segment], ...]  # (passage index, segment), in the order of the recording
+
+
+class Engine(Protocol):
+    """Speech to text: `whisper.engine.WhisperEngine` is the real one, `engines.FakeEngine` ships for tests."""
+
+    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript]:
+        """Answer each passage once, in any order. `None` in the input says: nothing to take right now, go on."""
+        ...

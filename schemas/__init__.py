@@ -1,0 +1,1 @@
+"""The tables that bulkscribe writes: one a file, each column with its unit and one sentence. Imports pyarrow only."""

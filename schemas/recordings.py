@@ -1,0 +1,64 @@
+"""`OUT/recordings/part-*.parquet`: the ledger. One row a recording, whatever became of it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.column import column
+
+STRETCH = pa.struct([pa.field("start", pa.float64(), nullable=False), pa.field("end", pa.float64(), nullable=False)])
+
+RECORDINGS = pa.schema(
+    [
+        column("recording_id", pa.string(), "Hash of the canonical URI: the same in every run.", nullable=False),
+        column("uri", pa.string(), "Where the audio is.", nullable=False),
+        column(
+            "version", pa.string(), "Etag, or size and modification time, of the audio that was read.", nullable=False
+        ),
+        column(
+            "part", pa.string(), "Name of the part file that holds this row and its segments and words.", nullable=False
+        ),
+        column("size_bytes", pa.int64(), "Size of the audio file; null where the store does not say.", "bytes"),
+        column(
+            "status",
+            pa.string(),
+            "ok; partial: some audio was decoded before an error; failed: none was.",
+            nullable=False,
+        ),
+        column("error_stage", pa.string(), "Where it failed: open, decode, worker. Null when ok."),
+        column("error_kind", pa.string(), "A stable word for counting failures. Null when ok."),
+        column("error_message", pa.string(), "The cause in its own words (ffmpeg's, the store's). Null when ok."),
+        column(
+            "retryable", pa.bool_(), "Whether the failure was of passing kind; --retry-failed takes those up again."
+        ),
+        column("container", pa.string(), "ffmpeg's name of the container."),
+        column("codec", pa.string(), "ffmpeg's name of the audio codec."),
+        column("sample_rate", pa.int32(), "Of the source, before resampling to 16 kHz.", "Hz"),
+        column("channels", pa.int32(), "Of the source, before mixing down."),
+        column(
+            "selection",
+            pa.string(),
+            "What was listened to: mix, or the channel or track chosen because only it held speech.",
+        ),
+        column("duration_s", pa.float64(), "Length of the audio that was decoded.", "s"),
+        column("speech_s", pa.float64(), "Detected speech.", "s"),
+        column("speechless", pa.list_(STRETCH), "Stretches without speech that were not transcribed.", "s"),
+        column(
+            "language",
+            pa.string(),
+            "Code of the language: its passages' vote, weighted by speech. Null without speech.",
+        ),
+        column("language_probability", pa.float64(), "Mean probability of that language, weighted by speech."),
+        column("segments", pa.int32(), "Number of segments.", nullable=False),
+        column("flagged_segments", pa.int32(), "Number of segments with at least one flag.", nullable=False),
+        column("model", pa.string(), "Name of the model.", nullable=False),
+        column(
+            "config_hash",
+            pa.string(),
+            "Hash of everything that changes rows; runs/*.json spells it out.",
+            nullable=False,
+        ),
+        column("run_id", pa.string(), "The run that wrote this row: runs/RUN_ID.json.", nullable=False),
+        column("metadata", pa.string(), "JSON object: the manifest's other columns.", nullable=False),
+    ]
+)

@@ -1,0 +1,64 @@
+"""`OUT/segments/part-*.parquet`: one row a segment of text, with the numbers that tell good text from bad."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.column import column
+
+ATTEMPT = pa.struct(
+    [
+        pa.field("temperature", pa.float64(), nullable=False),
+        pa.field("avg_logprob", pa.float64(), nullable=False),
+        pa.field("compression_ratio", pa.float64(), nullable=False),
+    ]
+)
+
+SEGMENTS = pa.schema(
+    [
+        column("recording_id", pa.string(), "Joins recordings.recording_id.", nullable=False),
+        column("index", pa.int32(), "0, 1, ... in the order of the recording.", nullable=False),
+        column("passage", pa.int32(), "The passage of the recording that it was decoded in.", nullable=False),
+        column("start", pa.float64(), "From the start of the recording.", "s", nullable=False),
+        column("end", pa.float64(), "From the start of the recording.", "s", nullable=False),
+        column("text", pa.string(), "What was said.", nullable=False),
+        column("language", pa.string(), "Code of the language that it was decoded in.", nullable=False),
+        column(
+            "language_probability",
+            pa.float64(),
+            "Of that language, by the window's own audio. Null for English-only models.",
+        ),
+        column("task", pa.string(), "transcribe, or translate (into English).", nullable=False),
+        column(
+            "avg_logprob",
+            pa.float64(),
+            "Mean log-probability of the window's tokens, end token counted.",
+            "nats",
+            nullable=False,
+        ),
+        column(
+            "compression_ratio",
+            pa.float64(),
+            "Bytes of the window's text over its zlib size: high for loops.",
+            nullable=False,
+        ),
+        column(
+            "no_speech_prob", pa.float64(), "Probability of the no-speech token at the window's start.", nullable=False
+        ),
+        column("temperature", pa.float64(), "Sampling temperature of the attempt that stands.", nullable=False),
+        column("attempts", pa.list_(ATTEMPT), "Every decoding of the window, the last one stands.", nullable=False),
+        column(
+            "evidence", pa.float64(), "Log-likelihood ratio of the text given the audio against given silence.", "nats"
+        ),
+        column("evidence_per_token", pa.float64(), "The same, a text token.", "nats"),
+        column("speech_ratio", pa.float64(), "Share of the segment that lies under detected speech."),
+        column(
+            "flags",
+            pa.list_(pa.string()),
+            "Reasons for doubt: low_logprob, repetitive, no_speech, fallback_exhausted.",
+            nullable=False,
+        ),
+        column("hallucination_probability", pa.float64(), "Calibrated probability that the text was invented."),
+        column("speaker", pa.string(), "Label of the speaker."),
+    ]
+)
