@@ -1,0 +1,75 @@
+"""The filters on the logits, as tensor operations on all rows at once. Knows token ids, not what text they make.
+
+Source: `whisper.decoding` of the reference implementation (SuppressBlank, SuppressTokens, ApplyTimestampRules), in
+that order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.whisper.tokens import Layout, Tokens
+
+NEVER = float("-inf")
+
+
+@dataclass
+class History:
+    """What the timestamp rules need to know of each row's past: [R] each."""
+
+    count: Tensor  # int64: tokens sampled so far
+    last_is_time: Tensor  # bool: the last token is a timestamp
+    time_may_not_follow: Tensor  # bool: so is the one before it (or there is none), text must follow
+    earliest: Tensor  # int64: smallest timestamp token that may come
+
+
+class Rules:
+    """Filters the next token's logits by the timestamp grammar and the suppressed tokens."""
+
+    def __init__(self, tokens: Tokens, max_initial_timestamp: int, device: torch.device) -> None:
+        """`max_initial_timestamp` counts timestamps (0.02 s): the latest that may come first."""
+        self.layout: Layout = tokens.layout
+        self._suppressed = torch.tensor((*tokens.suppressed, tokens.layout.no_timestamps), device=device)
+        self._blank = torch.tensor(tokens.blank, device=device)
+        self._latest_first = tokens.layout.first_timestamp + max_initial_timestamp
+
+    def new_history(self, rows: int, device: torch.device) -> History:
+        """Return the history of rows without a sampled token."""
+        return History(
+            count=torch.zeros(rows, dtype=torch.int64, device=device),
+            last_is_time=torch.zeros(rows, dtype=torch.bool, device=device),
+            time_may_not_follow=torch.zeros(rows, dtype=torch.bool, device=device),
+            earliest=torch.full((rows,), self.layout.first_timestamp, device=device),
+        )
+
+    def filter(self, logits: Tensor, history: History) -> Tensor:
+        """Set what may not come to -inf, in place: logits [R, vocabulary] float32."""
+        eot, first = self.layout.eot, self.layout.first_timestamp
+        text, times = logits[:, :first], logits[:, first:]  # views
+        start = history.count == 0
+        logits.index_fill_(1, self._suppressed, NEVER)
+        logits[:, self._blank] = logits[:, self._blank].masked_fill(start[:, None], NEVER)
+        # A transcript starts with a timestamp. After text and one timestamp comes its twin or the end.
+        twin_due = history.last_is_time & ~history.time_may_not_follow
+        text.masked_fill_(start[:, None], NEVER)
+        logits[:, :eot].masked_fill_(twin_due[:, None], NEVER)
+        ids = torch.arange(first, first + times.shape[1], device=logits.device)
+        latest = torch.where(start, self._latest_first, first + times.shape[1])
+        closed = (ids < history.earliest[:, None]) | (ids > latest[:, None]) | history.time_may_not_follow[:, None]
+        times.masked_fill_(closed, NEVER)
+        # When the timestamps together are likelier than any other token, a timestamp comes.
+        time_due = times.logsumexp(1) > text.amax(1)
+        text.masked_fill_(time_due[:, None], NEVER)
+        return logits
+
+    def follow(self, history: History, token: Tensor) -> History:
+        """Return the history after `token` [R] was taken."""
+        is_time = token >= self.layout.first_timestamp
+        first_time = is_time & (history.count == 0)
+        pair_closed = is_time & (history.last_is_time | first_time)
+        # The twin of a segment's end may equal it; what ends a segment is later than its start: none of length zero.
+        earliest = torch.where(is_time, token + pair_closed.long(), history.earliest)
+        return History(history.count + 1, is_time, pair_closed, earliest)

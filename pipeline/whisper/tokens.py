@@ -1,0 +1,149 @@
+"""Text <-> tokens, and where the special tokens lie. Knows no audio and no model.
+
+The layout is that of the reference implementation's tokenizer: text tokens, then end of text, start of transcript,
+the languages, the tasks, the markers, and at last 1501 timestamps, 0.02 s apart.
+"""
+
+from __future__ import annotations
+
+import string
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from tokenizers import Tokenizer as BytePairTokenizer
+
+from pipeline.errors import UserError
+
+MULTILINGUAL_VOCABULARY = 51_865  # and larger: with 99 languages, one more for each further token
+TIMESTAMPS = 1501  # 0.00 s ... 30.00 s
+TASKS = ("translate", "transcribe")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Ids of the special tokens, from the size of the vocabulary alone."""
+
+    vocabulary: int
+
+    @property
+    def multilingual(self) -> bool:
+        return self.vocabulary >= MULTILINGUAL_VOCABULARY
+
+    @property
+    def languages(self) -> int:
+        return 99 + max(0, self.vocabulary - MULTILINGUAL_VOCABULARY)
+
+    @property
+    def eot(self) -> int:
+        return 50_257 if self.multilingual else 50_256
+
+    @property
+    def sot(self) -> int:
+        return self.eot + 1
+
+    @property
+    def first_language(self) -> int:
+        return self.eot + 2
+
+    @property
+    def translate(self) -> int:
+        return self.first_language + self.languages
+
+    @property
+    def transcribe(self) -> int:
+        return self.translate + 1
+
+    @property
+    def sot_lm(self) -> int:
+        return self.translate + 2
+
+    @property
+    def sot_prev(self) -> int:
+        return self.translate + 3
+
+    @property
+    def no_speech(self) -> int:
+        return self.translate + 4
+
+    @property
+    def no_timestamps(self) -> int:
+        return self.translate + 5
+
+    @property
+    def first_timestamp(self) -> int:
+        return self.translate + 6
+
+
+class Tokens:
+    """A checkpoint's tokenizer: text, prompts and the lists that the rules need."""
+
+    def __init__(self, tokenizer_json: str, vocabulary: int) -> None:
+        self.layout = Layout(vocabulary)
+        self._bpe = BytePairTokenizer.from_str(tokenizer_json)
+        expected = self.layout.first_timestamp
+        if self._bpe.token_to_id("<|notimestamps|>") != expected - 1:
+            raise UserError(
+                f"the tokenizer does not belong to a Whisper model of {vocabulary} tokens",
+                "take tokenizer.json from the same place as the weights",
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Return the text's tokens, special ones never."""
+        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of `tokens`; timestamps and other special tokens are left out, broken UTF-8 is replaced."""
+        text: str = self._bpe.decode([t for t in tokens if t < self.layout.eot], skip_special_tokens=False)
+        return text
+
+    @cached_property
+    def language_codes(self) -> tuple[str, ...]:
+        """Codes of the languages, in the order of their tokens."""
+        first = self.layout.first_language
+        return tuple(str(self._bpe.id_to_token(first + i)).strip("<|>") for i in range(self.layout.languages))
+
+    def language_token(self, code: str) -> int:
+        """Return the token of a language; UserError for one that the model does not know."""
+        if code not in self.language_codes:
+            raise UserError(f"the model knows no language {code!r}", "one of: " + " ".join(self.language_codes))
+        return self.layout.first_language + self.language_codes.index(code)
+
+    def prompt(self, language: str, task: str, context: list[int]) -> tuple[list[int], int]:
+        """Return the prompt of a window and the index of its start-of-transcript token.
+
+        At most 223 tokens of context are kept (half the decoder's positions, less one).
+        """
+        layout = self.layout
+        before = [layout.sot_prev, *context[-223:]] if context else []
+        start = [layout.sot]
+        if layout.multilingual:
+            start += [self.language_token(language), layout.transcribe if task == "transcribe" else layout.translate]
+        return before + start, len(before)
+
+    @cached_property
+    def suppressed(self) -> tuple[int, ...]:
+        """Tokens that never belong into a transcript: symbols of annotations and music, and the tasks' markers."""
+        layout = self.layout
+        ids = {layout.translate, layout.transcribe, layout.sot, layout.sot_prev, layout.sot_lm, layout.no_speech}
+        ids |= {self.encode(" -")[0], self.encode(" '")[0]}  # a hyphen or a quote may join words, never start one
+        brackets = set(string.punctuation) - set("!$%&',-.?") | set("「」『』")
+        groups = set("<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split())  # noqa: SIM905 (one line reads best)
+        notes = set("♩♪♫♬♭♮♯")  # each of several tokens, the first of which they share
+        for symbol in brackets | groups | notes:
+            for tokens in (self.encode(symbol), self.encode(" " + symbol)):
+                if len(tokens) == 1 or symbol in notes:
+                    ids.add(tokens[0])
+        return tuple(sorted(ids))
+
+    @cached_property
+    def blank(self) -> tuple[int, ...]:
+        """Tokens that may not come first: a lone space, and the end."""
+        return (*self.encode(" "), self.layout.eot)
+
+
+def compression_ratio(text: str) -> float:
+    """Return bytes of UTF-8 over their zlib size (source: `whisper.utils.compression_ratio`); loops pack well."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
