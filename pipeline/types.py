@@ -42,6 +42,19 @@ class Span:
         return max(0, min(self.end, other.end) - max(self.start, other.start))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """Audio that speech detection has listened to: the next `pcm` of a recording, and what is decided by now.
+
+    The stream of `pcm` is gapless. `spans` are the speech spans settled since the last hand-over: in order, none
+    overlapping, each of bounded length. All speech that starts before the sample `until` is settled.
+    """
+
+    pcm: Pcm  # int16 [samples]
+    spans: tuple[Span, ...]
+    until: int
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """A pointer to audio, without its bytes."""

@@ -46,7 +46,12 @@ SEGMENTS = pa.schema(
             "no_speech_prob", pa.float64(), "Probability of the no-speech token at the window's start.", nullable=False
         ),
         column("temperature", pa.float64(), "Sampling temperature of the attempt that stands.", nullable=False),
-        column("attempts", pa.list_(ATTEMPT), "Every decoding of the window, the last one stands.", nullable=False),
+        column(
+            "attempts",
+            pa.list_(ATTEMPT),
+            "Every decoding of the window, in order; temperature tells which one stands.",
+            nullable=False,
+        ),
         column(
             "evidence", pa.float64(), "Log-likelihood ratio of the text given the audio against given silence.", "nats"
         ),

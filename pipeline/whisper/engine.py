@@ -47,6 +47,14 @@ class Reel:
     segments: list[Segment] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Try:
+    """One decoding of a window, and how it scored."""
+
+    result: Result
+    scores: Attempt
+
+
 @dataclass
 class Window:
     """One decoding window of a reel, until it is accepted."""
@@ -57,7 +65,7 @@ class Window:
     audio: Tensor | None = None  # cross keys and values [L, 2, H, A, E]; None while a slot holds them
     language: str = ""
     language_probability: float | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    tries: list[Try] = field(default_factory=list)
 
 
 class WhisperEngine:
@@ -156,7 +164,7 @@ class WhisperEngine:
             lane.admit([self._order(window, lane.width) for window in windows])
 
     def _encode(self, window: Window) -> None:
-        """Encode the window and look at its language."""
+        """Encode the window and choose its language by the decoder's first step."""
         mel = audio.window(window.reel.mel, window.start, window.frames).to(self.model.decoder.positions.dtype)
         kv = self.model.decoder.audio(self.model.encoder(mel[None]))  # [L, 2, 1, H, A, E]
         window.audio = kv[:, :, 0]
@@ -164,16 +172,16 @@ class WhisperEngine:
         sot = torch.tensor([[layout.sot]], device=self.device)
         hidden = self.model.decoder(sot, torch.zeros_like(sot), self.model.new_cache(1, 1), kv, 1)
         logits = self.model.decoder.logits(hidden[:, 0])[0]
-        no_speech = float(logits.softmax(0)[layout.no_speech])
+        speech = 1 - float(logits.softmax(0)[layout.no_speech])
         languages = logits[layout.first_language : layout.first_language + layout.languages]
         posterior = languages.softmax(0).tolist() if layout.multilingual else [1.0]
-        window.language, window.language_probability = window.reel.language.add(posterior, weight=1 - no_speech)
+        window.language, window.language_probability = window.reel.language.add(posterior, weight=speech)
 
     def _order(self, window: Window, width: int) -> Order[Window]:
         assert window.audio is not None
         context = window.reel.context if self.options.context == "passage" else []
         prompt, sot = self.tokens.prompt(window.language, self.options.task, context)
-        temperature = self.options.temperatures[len(window.attempts)]
+        temperature = self.options.temperatures[len(window.tries)]
         passage = window.reel.passage
         start = passage.start + window.start * audio.HOP
         seeds = tuple(_seed(passage.recording_id, start, temperature, i) for i in range(width))
@@ -182,34 +190,44 @@ class WhisperEngine:
         return order
 
     def _judge(self, window: Window, result: Result) -> bool:
-        """Accept the result and write its segments, or return False: the next temperature is to be tried."""
+        """Accept a result and write its segments, or return False: the next temperature is to be tried."""
         options = self.options
-        text = self.tokens.decode(result.tokens).strip()
-        temperature = options.temperatures[len(window.attempts)]
-        window.attempts.append(Attempt(temperature, result.avg_logprob, compression_ratio(text)))
+        temperature = options.temperatures[len(window.tries)]
+        ratio = compression_ratio(self.tokens.decode(result.tokens).strip())
+        window.tries.append(Try(result, Attempt(temperature, result.avg_logprob, ratio)))
         unlikely = result.avg_logprob < options.logprob_threshold
-        looping = window.attempts[-1].compression_ratio > options.compression_ratio_threshold
+        looping = ratio > options.compression_ratio_threshold
         silent = unlikely and result.no_speech_prob > options.no_speech_threshold
-        if (unlikely or looping) and not silent and len(window.attempts) < len(options.temperatures):
+        failed = (unlikely or looping) and not silent
+        if failed and len(window.tries) < len(options.temperatures):
             return False
         if silent:
             window.reel.seek = window.start + window.frames
         else:
-            self._write(window, result)
+            self._write(window, self._best(window.tries) if failed else window.tries[-1])
         return True
 
-    def _write(self, window: Window, result: Result) -> None:
+    def _best(self, tries: list[Try]) -> Try:
+        """Choose among attempts that all failed: the likeliest that is no loop, as faster-whisper does, or the last."""
+        if self.options.exhausted == "last":
+            return tries[-1]
+        limit = self.options.compression_ratio_threshold
+        plain = [one for one in tries if one.scores.compression_ratio <= limit]
+        return max(plain or tries, key=lambda one: one.scores.avg_logprob)
+
+    def _write(self, window: Window, chosen: Try) -> None:
         """Add the window's segments to its reel and seek on."""
-        reel, last = window.reel, window.attempts[-1]
-        pieces, advance = cut(result.tokens, window.frames, self.tokens.layout)
+        reel, scores = window.reel, chosen.scores
+        pieces, advance = cut(chosen.result.tokens, window.frames, self.tokens.layout)
         origin = reel.passage.start + window.start * audio.HOP
-        if last.temperature > CONTEXT_RESET_TEMPERATURE:
+        trusted = window.tries[-1].scores.temperature <= CONTEXT_RESET_TEMPERATURE
+        if not trusted:
             reel.context = []
         for piece in pieces:
             text = self.tokens.decode(list(piece.tokens)).strip()
             if not text or piece.start == piece.end:
                 continue
-            if last.temperature <= CONTEXT_RESET_TEMPERATURE:
+            if trusted:
                 reel.context += piece.tokens
             reel.segments.append(
                 Segment(
@@ -219,11 +237,11 @@ class WhisperEngine:
                     language=window.language,
                     language_probability=window.language_probability,
                     task=self.options.task,
-                    avg_logprob=last.avg_logprob,
-                    compression_ratio=last.compression_ratio,
-                    no_speech_prob=result.no_speech_prob,
-                    temperature=last.temperature,
-                    attempts=tuple(window.attempts),
+                    avg_logprob=scores.avg_logprob,
+                    compression_ratio=scores.compression_ratio,
+                    no_speech_prob=chosen.result.no_speech_prob,
+                    temperature=scores.temperature,
+                    attempts=tuple(one.scores for one in window.tries),
                 )
             )
         reel.seek = window.start + advance

@@ -1,11 +1,11 @@
-"""Which language: evidence of single windows, pooled over a passage. Knows no tensors and no tokens."""
+"""Which language: the evidence of single windows, pooled over a passage. Knows no tensors and no tokens."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-STRONG = 0.8  # a window whose own evidence is as sure as this is decoded in its own language
+STRONG = 0.5  # a window as sure as this of its language is decoded in it, whatever its passage speaks
+CHANGE = 0.1  # prior of any language beside those that the passage has shown
 
 
 class Evidence:
@@ -14,34 +14,28 @@ class Evidence:
     def __init__(self, codes: Sequence[str], forced: str | None = None) -> None:
         self._codes = codes
         self._forced = forced
-        self._pooled = [0.0] * len(codes)  # sums of weighted log-probabilities
-        self._mean = [0.0] * len(codes)  # sums of weighted probabilities
+        self._sum = [0.0] * len(codes)  # of weighted posteriors
         self._weight = 0.0
 
     def add(self, posterior: Sequence[float], weight: float) -> tuple[str, float]:
         """Take a window's `posterior` over the languages; return the language to decode it in and its probability.
 
-        `weight` in [0, 1] says how much the window's evidence counts (music has an opinion, too). The language is the
-        forced one, else the window's own where it is sure, else the passage's so far.
+        `weight` in [0, 1] says how much the window's evidence counts: music has an opinion, too. The language is the
+        forced one, else the window's own where it is sure, else the likeliest by its evidence and the passage's.
         """
-        weight = max(weight, 1e-3)
         self._weight += weight
-        for i, p in enumerate(posterior):
-            self._pooled[i] += weight * math.log(max(p, 1e-10))
-            self._mean[i] += weight * p
-        own = max(range(len(posterior)), key=posterior.__getitem__)
+        self._sum = [total + weight * p for total, p in zip(self._sum, posterior, strict=True)]
+        chosen = max(range(len(posterior)), key=posterior.__getitem__)
         if self._forced is not None:
             chosen = self._codes.index(self._forced)
-        elif posterior[own] >= STRONG:
-            chosen = own
-        else:
-            chosen = max(range(len(self._codes)), key=self._pooled.__getitem__)
+        elif posterior[chosen] < STRONG:
+            prior = [total / max(self._weight, 1e-9) + CHANGE for total in self._sum]
+            chosen = max(range(len(posterior)), key=lambda i: posterior[i] * prior[i])
         return self._codes[chosen], posterior[chosen]
 
     def verdict(self) -> tuple[str, float | None]:
         """Return the passage's language and its mean probability; before any window: the forced one or the first."""
+        best = max(range(len(self._codes)), key=self._sum.__getitem__)
         if self._forced is not None:
             best = self._codes.index(self._forced)
-        else:
-            best = max(range(len(self._codes)), key=self._mean.__getitem__)
-        return self._codes[best], self._mean[best] / self._weight if self._weight else None
+        return self._codes[best], self._sum[best] / self._weight if self._weight else None

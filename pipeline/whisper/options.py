@@ -18,6 +18,11 @@ class WhisperOptions:
     temperatures: tuple[float, ...] = setting(
         (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "Sampling temperatures, tried in turn until a window passes its gates."
     )
+    exhausted: str = setting(
+        "best",
+        "Which attempt stands when all fail: the likeliest that is no loop, or the last as in the reference.",
+        choices=("best", "last"),
+    )
     best_of: int = setting(5, "Candidates sampled for a window at temperatures above 0; the likeliest stands.")
     compression_ratio_threshold: float = setting(2.4, "Try the next temperature when the text packs better than this.")
     logprob_threshold: float = setting(
@@ -30,7 +35,7 @@ class WhisperOptions:
         "none", "Prompt a window with the text before it in its passage, or not.", choices=("none", "passage")
     )
     max_initial_timestamp_s: float = setting(1.0, "Latest start of a window's first segment.", "s")
-    jump_s: float = setting(2.0, "Skip over stretches without detected speech that are longer than this.", "s")
+    jump_s: float = setting(3.0, "Skip over stretches without detected speech that are longer than this.", "s")
     device: str = setting("auto", "Where the model runs: auto, cpu, cuda, cuda:1, mps.")
     dtype: str = setting(
         "auto",

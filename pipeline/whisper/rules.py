@@ -70,6 +70,7 @@ class Rules:
         is_time = token >= self.layout.first_timestamp
         first_time = is_time & (history.count == 0)
         pair_closed = is_time & (history.last_is_time | first_time)
-        # The twin of a segment's end may equal it; what ends a segment is later than its start: none of length zero.
-        earliest = torch.where(is_time, token + pair_closed.long(), history.earliest)
+        # The twin of a segment's end may equal it; everything else comes later: no segment of length zero.
+        twin_due = history.last_is_time & ~history.time_may_not_follow
+        earliest = torch.where(is_time, token + pair_closed.long(), history.earliest + twin_due.long())
         return History(history.count + 1, is_time, pair_closed, earliest)

@@ -10,6 +10,7 @@ import string
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from tokenizers import Tokenizer as BytePairTokenizer
 
@@ -78,15 +79,16 @@ class Layout:
 class Tokens:
     """A checkpoint's tokenizer: text, prompts and the lists that the rules need."""
 
-    def __init__(self, tokenizer_json: str, vocabulary: int) -> None:
-        self.layout = Layout(vocabulary)
-        self._bpe = BytePairTokenizer.from_str(tokenizer_json)
-        expected = self.layout.first_timestamp
-        if self._bpe.token_to_id("<|notimestamps|>") != expected - 1:
-            raise UserError(
-                f"the tokenizer does not belong to a Whisper model of {vocabulary} tokens",
-                "take tokenizer.json from the same place as the weights",
-            )
+    def __init__(self, path: Path) -> None:
+        """Read a tokenizer.json; UserError when it is not of a Whisper model."""
+        try:
+            self._bpe = BytePairTokenizer.from_file(str(path))
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            raise UserError(f"{path} cannot be read: {error}", "download the model again") from error
+        last = self._bpe.token_to_id("<|notimestamps|>")
+        if last is None:
+            raise UserError(f"{path} is not of a Whisper model: it has no timestamps", "choose another model")
+        self.layout = Layout(last + 1 + TIMESTAMPS)
 
     def encode(self, text: str) -> list[int]:
         """Return the text's tokens, special ones never."""
@@ -106,8 +108,9 @@ class Tokens:
 
     def language_token(self, code: str) -> int:
         """Return the token of a language; UserError for one that the model does not know."""
-        if code not in self.language_codes:
-            raise UserError(f"the model knows no language {code!r}", "one of: " + " ".join(self.language_codes))
+        known = self.language_codes if self.layout.multilingual else ("en",)
+        if code not in known:
+            raise UserError(f"the model knows no language {code!r}", "it knows " + " ".join(known))
         return self.layout.first_language + self.language_codes.index(code)
 
     def prompt(self, language: str, task: str, context: list[int]) -> tuple[list[int], int]:

@@ -33,7 +33,12 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tu
         raise UserError(
             f"{checkpoint.weights[0]} is no Whisper model: {error}", "convert it with ct2-transformers-converter"
         ) from error
-    tokens = Tokens(checkpoint.tokenizer.read_text(encoding="utf-8"), dims.vocabulary)
+    tokens = Tokens(checkpoint.tokenizer)
+    if tokens.layout.vocabulary != dims.vocabulary:
+        raise UserError(
+            f"{checkpoint.tokenizer} has {tokens.layout.vocabulary} tokens, the weights {dims.vocabulary}",
+            "take both from the same place",
+        )
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False), tokens
 
 

@@ -1,0 +1,52 @@
+# make demo      transcribe the examples
+# make test      set up, lint, check types, run the tests that take minutes
+# make test-all  the slow tests too
+# make docs      write the generated parts of docs/ anew
+#
+# Needs make, a POSIX shell and Python 3.11 to 3.14. Everything goes into .venv; PYTHON=... names another Python.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null \
+	&& echo "$$p" && break; done)
+BIN = .venv/bin
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+OUT = out/demo
+
+.PHONY: setup demo test test-all lint docs clean
+
+setup: .venv/dev.stamp
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.14 with venv was found (torch is built for these):" \
+		"install one (on Debian and Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[demo]'
+	@touch $@
+
+.venv/dev.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[dev]'
+	@touch $@ .venv/demo.stamp
+
+demo: .venv/demo.stamp
+	$(BIN)/bulkscribe transcribe examples/audio --out $(OUT) --model base
+	@$(BIN)/python examples/show.py $(OUT)
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+docs: .venv/dev.stamp
+	$(BIN)/python tests/test_docs.py
+
+clean:
+	rm -rf .venv out build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""Click options from frozen dataclasses of `pipeline.types.setting` fields, and the instance back from their values.
+
+Knows click and dataclasses, and of the dataclasses of `pipeline/` only which of them need a prefix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+Options = TypeVar("Options")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# By the dataclass's name: its fields have names that say too little among all other options of a command.
+PREFIXES = {"DecodeOptions": "decode", "SpeechOptions": "speech", "PassageOptions": "passage"}
+
+
+class CommaList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
+    """A tuple of values of one type, written with commas."""
+
+    def __init__(self, item: click.ParamType[Any]) -> None:
+        """`item` is the type of one value."""
+        self.item = item
+        self.name = f"{item.name},..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Return the tuple; click's error for an item that is not of the type."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(self.item.convert(part.strip(), param, ctx) for part in str(value).split(",") if part.strip())
+
+
+def settings(kind: type[Any]) -> Callable[[Command], Command]:
+    """Decorate a command with an option for each field of the dataclass `kind`: `max_gap_s` becomes `--max-gap-s`.
+
+    Raises TypeError where the command has an option of that name already.
+    """
+    made = [_option(field, hint, _key(kind, field.name)) for field, hint in _fields(kind)]
+
+    def decorate(command: Command) -> Command:
+        taken = {param.name for param in getattr(command, "__click_params__", [])}
+        for option in reversed(made):
+            if option.name in taken:
+                raise TypeError(f"--{option.name} of {kind.__name__} is an option already: name a prefix in PREFIXES")
+            _attach(command, option)
+        return command
+
+    return decorate
+
+
+def collect(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """Return the instance of `kind` that the values of a command's options say."""
+    return kind(**{field.name: values[_key(kind, field.name)] for field, _ in _fields(kind)})
+
+
+def _fields(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(kind)
+    return [(field, hints[field.name]) for field in dataclasses.fields(kind)]
+
+
+def _key(kind: type[Any], name: str) -> str:
+    prefix = PREFIXES.get(kind.__name__)
+    return f"{prefix}_{name}" if prefix else name
+
+
+def _attach(command: Callable[..., Any], option: click.Option) -> None:
+    """Hang the option on the function, as `click.option` does: the last one attached is shown first."""
+    if not hasattr(command, "__click_params__"):
+        command.__click_params__ = []  # type: ignore[attr-defined]
+    command.__click_params__.append(option)  # type: ignore[attr-defined]
+
+
+def _option(field: dataclasses.Field[Any], hint: Any, key: str) -> click.Option:
+    name = "--" + key.replace("_", "-")
+    flag = hint is bool
+    return click.Option(
+        [f"{name}/--no-{name[2:]}" if flag else name, key],
+        type=bool if flag else _type(hint, field.metadata["choices"]),
+        default=field.default,
+        help=_help(field),
+    )
+
+
+def _type(hint: Any, choices: tuple[str, ...]) -> click.ParamType[Any]:
+    """Return the click type of a field's annotation; TypeError for one that has none."""
+    if isinstance(hint, types.UnionType):  # T | None
+        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    if choices:
+        return click.Choice(choices)
+    if typing.get_origin(hint) is tuple:
+        item, rest = typing.get_args(hint)
+        if rest is Ellipsis:
+            return CommaList(_type(item, ()))
+    simple: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
+    if hint not in simple:
+        raise TypeError(f"no command-line option can be made from a field of type {hint}")
+    return simple[hint]
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    """Return the field's sentence with its default and unit, which are stated nowhere else."""
+    default = field.default
+    if default is None or default == "":
+        return str(field.metadata["doc"])
+    if isinstance(default, bool):
+        shown = "on" if default else "off"
+    elif isinstance(default, tuple):
+        shown = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in default)
+    else:
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+    unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
+    return f"{field.metadata['doc']}  [default: {shown}{unit}]"

@@ -1,0 +1,173 @@
+"""`bulkscribe transcribe`: recordings in, Parquet transcripts out. Policy and words; what is done stands in `pipeline/`."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from jobs.options import collect, settings
+from jobs.progress import Progress
+from pipeline import engines
+from pipeline.decode import DecodeOptions
+from pipeline.errors import UserError
+from pipeline.ledger import Ledger
+from pipeline.passages import PassageOptions
+from pipeline.run import RayOptions, RayRunner, Runner, complete, local
+from pipeline.score import ScoreOptions
+from pipeline.sources import Listing, resolve
+from pipeline.speech import SpeechOptions
+from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage
+from pipeline.types import Recording, setting
+from pipeline.whisper.options import WhisperOptions
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What the job itself decides."""
+
+    language: str | None = setting(None, "Code of the language of all recordings; by default it is detected.")
+    runner: str = setting(
+        "ray", "Ray Data, on this machine or a cluster; or a plain loop.", rows=False, choices=("ray", "local")
+    )
+    retry_failed: bool = setting(False, "Take failed recordings up again.", rows=False)
+    max_failed: float = setting(0.5, "Exit with an error when a larger share of the recordings failed.", rows=False)
+
+
+@click.command(epilog="Example:  bulkscribe transcribe talks/ 's3://archive/radio/*.mp3' --out transcripts")
+@click.argument("source", nargs=-1, required=True)
+@click.option("--out", required=True, help="Folder or prefix for the tables; the same command run again resumes there.")
+@settings(JobOptions)
+@settings(WhisperOptions)
+@settings(RayOptions)
+@settings(SpeechOptions)
+@settings(PassageOptions)
+@settings(DecodeOptions)
+@settings(ScoreOptions)
+def command(source: tuple[str, ...], out: str, **values: Any) -> None:
+    """Transcribe recordings into Parquet tables.
+
+    SOURCE is a file, a directory, a glob, an s3:// prefix, or a manifest (.csv .jsonl .parquet with a `uri` column).
+    Text, times and quality scores go to OUT/segments, one row a recording to OUT/recordings.
+    """
+    job, machines = collect(JobOptions, values), collect(RayOptions, values)
+    listing = resolve(source)
+    _tell_listing(listing)
+    recordings = [replace(r, language=r.language or job.language) for r in listing.recordings]
+    with _runner(job, machines) as (runner, gpus):
+        whisper = _resolve(collect(WhisperOptions, values), machines, gpus)
+        engines.check_languages(whisper, {r.language for r in recordings if r.language})
+        config = _config(whisper, job, values)
+        with Ledger.open(out, config, model=whisper.model, retry_failed=job.retry_failed) as ledger:
+            todo = ledger.todo(recordings)
+            _tell_resume(len(recordings) - len(todo), len(todo), out)
+            counts = _run(_plan(whisper, machines, gpus, values), ledger, todo, runner)
+    counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": out}
+    click.echo(json.dumps(counts))
+    if counts["failed"] > job.max_failed * max(1, len(todo)):
+        sys.exit(1)
+
+
+@contextmanager
+def _runner(job: JobOptions, machines: RayOptions) -> Iterator[tuple[Runner, int]]:
+    """Give the runner and how many GPUs it has. Ray is started by its first call, so that a finished job ends at once."""
+    if job.runner == "local":
+        yield local, _gpus_here()
+        return
+    ray = RayRunner(machines)
+    try:
+        yield ray, ray.gpus() if machines.address else _gpus_here()
+    finally:
+        ray.close()
+
+
+def _gpus_here() -> int:
+    """Count this machine's NVIDIA GPUs without loading torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return 0 if hidden else len(glob.glob("/dev/nvidia[0-9]*"))
+
+
+def _resolve(options: WhisperOptions, machines: RayOptions, gpus: int) -> WhisperOptions:
+    """Spell `auto` out: what is hashed and what the actors do must not differ."""
+    device = options.device if options.device != "auto" else "cuda" if gpus else "cpu"
+    automatic = "float16" if device.startswith("cuda") else "float32"
+    cores = max(1, (os.cpu_count() or 1) // machines.pool[0])  # actors on one machine share its cores
+    return replace(
+        options,
+        device=device,
+        dtype=automatic if options.dtype == "auto" else options.dtype,
+        threads=options.threads or (0 if machines.address else cores),
+    )
+
+
+def _config(whisper: WhisperOptions, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that changes rows, by name: equal configurations give equal tables."""
+    groups = [
+        whisper,
+        job,
+        *(collect(kind, values) for kind in (DecodeOptions, SpeechOptions, PassageOptions, ScoreOptions)),
+    ]
+    named = {f.name: getattr(group, f.name) for group in groups for f in fields(group) if f.metadata.get("rows", True)}
+    return named | engines.describe(whisper)
+
+
+def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict[str, Any]) -> Plan:
+    cutting = CutOptions(
+        collect(DecodeOptions, values), collect(SpeechOptions, values), collect(PassageOptions, values)
+    )
+    on_gpu = float(whisper.device.startswith("cuda") and gpus > 0)
+    return (
+        cut_stage(cutting),
+        transcribe_stage(whisper, actors=machines.pool, gpus=on_gpu),
+        mark_stage(collect(ScoreOptions, values)),
+    )
+
+
+def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], runner: Runner) -> dict[str, Any]:
+    """Run the plan over `todo`, say how far it is, and return the counts."""
+    statuses: Counter[str] = Counter({"ok": 0, "partial": 0, "failed": 0})
+    segments = flagged = 0
+    with Progress(todo) as progress:
+        for finished, samples in complete(plan, ledger, todo, runner):
+            progress.update(finished, samples)
+            statuses.update(item.outcome.status for item in finished)
+            segments += sum(len(item.segments) for item in finished)
+            flagged += sum(bool(segment.flags) for item in finished for _, segment in item.segments)
+    counts: dict[str, Any] = dict(statuses)
+    counts |= {"segments": segments, "flagged_segments": flagged, "audio_hours": round(progress.hours, 4)}
+    counts |= {"wall_s": round(progress.elapsed_s, 1), "times_real_time": round(progress.speed, 2)}
+    if todo:
+        _tell_counts(counts)
+    return counts
+
+
+def _tell_listing(listing: Listing) -> None:
+    if listing.passed_over:
+        click.echo(f"passed over {listing.passed_over} files without an audio or video ending", err=True)
+    if listing.doubles:
+        click.echo(f"{listing.doubles} recordings were named more than once; each is taken once", err=True)
+
+
+def _tell_resume(done: int, left: int, out: str) -> None:
+    if done and left:
+        click.echo(f"{done} recordings are done in {out}; {left} to go", err=True)
+    elif not left:
+        click.echo(f"all {done} recordings are done in {out}; nothing to do", err=True)
+
+
+def _tell_counts(counts: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in counts:
+        table.add_column(name, justify="right")
+    table.add_row(*(str(value) for value in counts.values()))
+    Console(stderr=True).print(table)

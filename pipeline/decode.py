@@ -1,0 +1,376 @@
+"""ffmpeg: any audio or video to blocks of int16 mono 16 kHz, in constant memory.
+
+Duty: one ffmpeg process a recording, fed by path or by stream, watched, and ended whatever happens. Knows no stores,
+no speech, and no retries: the opener that it is given does those.
+
+What a file can make ffmpeg do is bounded: it opens that one file only, by a list of demuxers that follow no
+references (no playlists, no scripts, no network), and decodes audio only.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import ffmpeg
+import numpy as np
+
+from pipeline.errors import DecodeError, OpenError, UserError
+from pipeline.ffmpeg_log import LOGLEVEL, FfmpegLog
+from pipeline.types import SAMPLE_RATE, Media, Pcm, setting
+
+# Containers of audio and video that hold their own data. What is missing here on purpose: hls, dash, concat, sdp and
+# other scripts and playlists that name further files; images; devices; text.
+DEMUXERS = (
+    "aac,ac3,aiff,alaw,amr,amrnb,amrwb,ape,asf,au,avi,caf,codec2,dsf,dts,dtshd,eac3,flac,flv,g722,g726,gsm,iff,ircam,"
+    "loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mulaw,mxf,nut,oga,ogg,oma,qcp,rm,shn,sln,sox,"
+    "tak,truehd,tta,voc,w64,wav,wv,xwma"
+)
+_HEAD = 65_536  # bytes looked at before a stream is given to ffmpeg
+_CHUNK = 262_144  # bytes read from a store at a time
+_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}  # what an MP4 or MOV file can begin with
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How ffmpeg is watched and read."""
+
+    stall_s: float = setting(180.0, "end ffmpeg after this long without progress", "seconds", rows=False)
+    block_s: float = setting(10.0, "length of the blocks that are handed on", "seconds", rows=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is listened to. Tracks and channels are counted from 0, as ffmpeg does."""
+
+    track: int = 0
+    channel: int | None = None  # None mixes all channels of the track
+
+    @property
+    def name(self) -> str:
+        """What the tables call it: "mix", "channel 1", "track 1 mix"."""
+        heard = "mix" if self.channel is None else f"channel {self.channel}"
+        return heard if self.track == 0 else f"track {self.track} {heard}"
+
+
+def alternatives(media: Media) -> tuple[Selection, ...]:
+    """Return what else can be listened to when the mix has no speech: single channels, then further tracks."""
+    channels = media.channels or 1
+    single = tuple(Selection(0, channel) for channel in range(channels)) if channels > 1 else ()
+    return single + tuple(Selection(track) for track in range(1, media.tracks or 1))
+
+
+def find_ffmpeg() -> str:
+    """Return the program: $BULKSCRIBE_FFMPEG, the PATH's, or the one that the imageio-ffmpeg wheel carries."""
+    named = os.environ.get("BULKSCRIBE_FFMPEG")
+    if named:
+        if shutil.which(named) is None:
+            raise UserError(f"BULKSCRIBE_FFMPEG is not a program: {named}", "point it to ffmpeg, or unset it")
+        return named
+    on_path = shutil.which("ffmpeg")
+    if on_path is not None:
+        return on_path
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise UserError("no ffmpeg found", "install ffmpeg, or: pip install imageio-ffmpeg") from error
+
+
+class Decoder:
+    """Decodes one recording once. `media` fills while `blocks()` is read: whole when the first block is there."""
+
+    def __init__(
+        self,
+        opener: Callable[[], BinaryIO],
+        path: str | None = None,
+        options: DecodeOptions = DecodeOptions(),
+        selection: Selection = Selection(),
+        suffix: str = "",
+    ) -> None:
+        """`opener` starts reading the file anew; with `path` ffmpeg reads it there itself.
+
+        `suffix` is the ending of the name: some formats (raw telephone codecs) are known by nothing else.
+        """
+        self.media = Media(selection=selection.name)
+        self._opener = opener
+        self._path = path
+        self._options = options
+        self._selection = selection
+        self._suffix = suffix
+        self._samples = 0
+
+    def blocks(self) -> Iterator[Pcm]:
+        """Yield int16 [samples] of mono 16 kHz: each `block_s` long, the last one what is left.
+
+        All that can be decoded comes first. Then DecodeError is raised if ffmpeg failed or nothing came out
+        (`not_audio`, `no_audio_stream`, `empty`, `decode_failed`, `stuck`), OpenError if the store did.
+        """
+        with closing(self._opener()) as stream:
+            head = _read_head(stream)
+            if not head:
+                raise DecodeError("empty", "the file has 0 bytes")
+            if self._path is not None:
+                stream.close()
+                yield from self._decode(f"file:{self._path}", None)
+                return
+            if not _index_is_behind(head):
+                try:
+                    yield from self._decode("pipe:0", _Feeder(head, stream))
+                    return
+                except DecodeError as error:
+                    if self._samples or error.kind in ("no_audio_stream", "stuck"):
+                        raise
+            else:
+                yield from self._decode_spooled(head, stream)
+                return
+        # Nothing came through the pipe: some containers have to be read back and forth.
+        with closing(self._opener()) as stream:
+            yield from self._decode_spooled(b"", stream)
+
+    def _decode_spooled(self, head: bytes, stream: BinaryIO) -> Iterator[Pcm]:
+        with tempfile.NamedTemporaryFile(prefix="bulkscribe-", suffix=self._suffix) as spool:
+            feeder = _Feeder(head, stream)
+            feeder.start_into(os.dup(spool.fileno()))
+            try:
+                watch = _Watch(self._options.stall_s, feeder)
+                while feeder.is_alive():
+                    feeder.join(watch.patience_s)
+                    watch.check()
+            finally:
+                feeder.stop()
+            feeder.raise_error()
+            yield from self._decode(f"file:{spool.name}", None)
+
+    def _decode(self, url: str, feeder: _Feeder | None) -> Iterator[Pcm]:
+        log = FfmpegLog(url)
+        size = max(1, round(self._options.block_s * SAMPLE_RATE)) * 2
+        pending = bytearray()
+        with _running(_command(url, self._selection), feeder) as process:
+            for chunk in _output(process, log, _Watch(self._options.stall_s, feeder)):
+                pending += chunk
+                while len(pending) >= size:
+                    yield self._block(log, pending[:size])
+                    del pending[:size]
+            if len(pending) >= 2:
+                yield self._block(log, pending[: len(pending) // 2 * 2])
+            code = process.wait()
+        self._tell(log)
+        if feeder is not None:
+            feeder.raise_error()
+        self._judge(code, log)
+
+    def _block(self, log: FfmpegLog, raw: bytearray) -> Pcm:
+        self._tell(log)
+        block = np.frombuffer(raw, "<i2")
+        self._samples += len(block)
+        return block
+
+    def _tell(self, log: FfmpegLog) -> None:
+        self.media = replace(log.media, selection=self._selection.name)
+
+    def _judge(self, code: int, log: FfmpegLog) -> None:
+        """Raise what the end of ffmpeg means; an exit code of 0 with audio means nothing."""
+        if not log.opened:
+            raise DecodeError("not_audio", log.words or f"ffmpeg ended with {code}")
+        if not self.media.tracks:
+            found = ", ".join(log.other_streams[:3]) or "nothing"
+            raise DecodeError("no_audio_stream", f"there is no audio stream ({found})")
+        if code < 0:
+            killed = code in (-signal.SIGKILL, -signal.SIGTERM)  # from outside, or out of memory
+            message = f"ffmpeg was ended by {signal.Signals(-code).name}"
+            raise DecodeError("decode_failed", message, retryable=killed)
+        if code > 0:
+            raise DecodeError("decode_failed", log.words or f"ffmpeg ended with {code}")
+        if not self._samples:
+            raise DecodeError("empty", log.words or "no audio came out")
+
+
+def _command(url: str, selection: Selection) -> list[str]:
+    source = ffmpeg.input(
+        "",
+        protocol_whitelist="pipe" if url.startswith("pipe:") else "file",
+        format_whitelist=DEMUXERS,
+        threads=1,
+    )
+    # The first audio track, not the one with most channels that ffmpeg would choose.
+    only = {"af": f"pan=mono|c0=c{selection.channel}"} if selection.channel is not None else {}
+    target = source[f"a:{selection.track}"].output(
+        "pipe:1", format="s16le", acodec="pcm_s16le", ac=1, ar=SAMPLE_RATE, vn=None, sn=None, dn=None, **only
+    )
+    program = [find_ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOGLEVEL]
+    command = list(target.compile(cmd=program))
+    command[command.index("-i") + 1] = url  # put in afterwards: ffmpeg-python takes only names in UTF-8
+    return command
+
+
+@contextmanager
+def _running(command: list[str], feeder: _Feeder | None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ffmpeg; at the end it is gone, its pipes are closed and the feeder has ended, in whatever way we leave."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if feeder is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"},
+        process_group=0,  # Ctrl-C ends the job in its own way, not the audio in the middle
+    )
+    assert process.stdout
+    assert process.stderr
+    try:
+        if feeder is not None:
+            assert process.stdin
+            feeder.start_into(os.dup(process.stdin.fileno()))
+            process.stdin.close()
+        yield process
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.stderr.close()
+        process.wait()
+        if feeder is not None:
+            feeder.stop()
+
+
+def _output(process: subprocess.Popen[bytes], log: FfmpegLog, watch: _Watch) -> Iterator[bytes]:
+    """Yield what ffmpeg writes until it ends; its words go to `log`, always before the audio that they precede."""
+    assert process.stdout
+    assert process.stderr
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stderr, selectors.EVENT_READ, log)
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(watch.patience_s)
+            for key, _ in sorted(ready, key=lambda item: item[0].data is None):
+                data = os.read(key.fd, _CHUNK)
+                if not data:
+                    selector.unregister(key.fileobj)
+                if key.data is not None:
+                    log.feed(data)
+                elif data:
+                    yield data
+                    watch.moved()
+            watch.check()
+
+
+class _Watch:
+    """Measures how long nothing has moved: neither audio out of ffmpeg nor bytes into it."""
+
+    def __init__(self, stall_s: float, feeder: _Feeder | None) -> None:
+        self.patience_s = min(1.0, stall_s / 4)
+        self._stall_s = stall_s
+        self._feeder = feeder
+        self._fed = 0
+        self._since = time.monotonic()
+
+    def moved(self) -> None:
+        self._since = time.monotonic()
+
+    def check(self) -> None:
+        """Raise if the time is over: OpenError where the store is what everyone waits for."""
+        if self._feeder is not None and self._feeder.fed != self._fed:
+            self._fed = self._feeder.fed
+            self.moved()
+        if time.monotonic() - self._since < self._stall_s:
+            return
+        if self._feeder is not None and self._feeder.reading:
+            raise OpenError("unavailable", f"the store gave nothing for {self._stall_s:g} s", retryable=True)
+        raise DecodeError("stuck", f"ffmpeg made no progress for {self._stall_s:g} s")
+
+
+class _Feeder(threading.Thread):
+    """Carries a stream into ffmpeg's stdin or a file. It owns the target descriptor and closes it at the end."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        super().__init__(name="feed ffmpeg", daemon=True)  # a store that never answers must not keep the process
+        self.fed = 0  # bytes delivered
+        self.reading = False  # whether the store is what is waited for
+        self._head = head
+        self._stream = stream
+        self._target = -1
+        self._error: BaseException | None = None
+        self._stopped = False
+
+    def start_into(self, target: int) -> None:
+        self._target = target
+        self.start()
+
+    def run(self) -> None:
+        try:
+            chunk = self._head or self._next()
+            while chunk and self._deliver(chunk):
+                chunk = self._next()
+        except BaseException as error:  # noqa: BLE001 - handed to the reader of the audio, who raises it
+            self._error = error
+        finally:
+            os.close(self._target)
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End it: ffmpeg is gone, so a write fails at once; a read ends with the store's own time limits."""
+        self._stopped = True
+        self.join(1.0 if self.reading else None)
+
+    def _next(self) -> bytes:
+        self.reading = True
+        try:
+            return b"" if self._stopped else self._stream.read(_CHUNK)
+        finally:
+            self.reading = False
+
+    def _deliver(self, chunk: bytes) -> bool:
+        rest = memoryview(chunk)
+        while rest:
+            try:
+                count = os.write(self._target, rest)
+            except BrokenPipeError:  # ffmpeg has all that it wants, or has ended
+                return False
+            except OSError as error:
+                raise UserError(
+                    f"cannot write a temporary file: {error.strerror}", "set TMPDIR to a folder with more space"
+                ) from error
+            self.fed += count
+            rest = rest[count:]
+        return True
+
+
+def _read_head(stream: BinaryIO) -> bytes:
+    head = b""
+    while len(head) < 16:  # enough to know the kind
+        more = stream.read(_HEAD)
+        if not more:
+            break
+        head += more
+    return head
+
+
+def _index_is_behind(head: bytes) -> bool:
+    """Say whether this is an MP4 or MOV whose index does not come before its audio: no pipe can carry that."""
+    place = 0
+    while place + 8 <= len(head):
+        size, kind = int.from_bytes(head[place : place + 4], "big"), head[place + 4 : place + 8]
+        if place == 0 and kind not in _BOXES:
+            return False
+        if kind in (b"moov", b"mdat"):
+            return kind == b"mdat"
+        if size == 1:
+            size = int.from_bytes(head[place + 8 : place + 16], "big")
+        if size < 8:
+            return True
+        place += size
+    return place > 0

@@ -1,0 +1,207 @@
+"""A plan on Ray Data, and the rounds that make it complete. The only file that imports ray.
+
+Blocks of recordings stream through the plan's stages; the driver receives transcripts and gives them to the ledger.
+What a round has lost (a killed worker, a lost block) is run again in the next one, each suspect in a block of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline import rows
+from pipeline.errors import BulkscribeError, UserError
+from pipeline.ledger import Ledger
+from pipeline.stages import Plan, Stage, Transform, in_process
+from pipeline.types import Failure, Finished, Recording, setting
+
+if TYPE_CHECKING:
+    import ray.data
+
+ROUNDS = 3
+LOST = Failure("worker", "lost", f"no answer in {ROUNDS} rounds: its worker died or its block was lost", retryable=True)
+
+Runner = Callable[[Plan, Sequence[Recording]], Iterator[pa.Table]]
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where and how wide the plan runs; nothing of it changes rows."""
+
+    address: str = setting("", "Ray cluster to join; empty starts Ray on this machine.", rows=False)
+    actors: str = setting("1:1", "Smallest and largest number of model actors, MIN:MAX.", rows=False)
+    object_store_gb: float = setting(1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False)
+
+    @property
+    def pool(self) -> tuple[int, int]:
+        """Smallest and largest pool of actors; UserError when `actors` does not say."""
+        low, _, high = self.actors.partition(":")
+        try:
+            pool = int(low), int(high or low)
+        except ValueError:
+            pool = 0, 0
+        if not 1 <= pool[0] <= pool[1]:
+            raise UserError(f"--actors {self.actors} is not MIN:MAX", "for example --actors 1:4, or --actors 2")
+        return pool
+
+
+def complete(
+    plan: Plan, ledger: Ledger, recordings: Sequence[Recording], runner: Runner
+) -> Iterator[tuple[list[Finished], int]]:
+    """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes."""
+    for _ in range(ROUNDS):
+        for table in runner(plan, recordings):
+            items = list(rows.read_transcripts(table))
+            yield ledger.receive(items), sum(len(item.span) for item in items if hasattr(item, "span"))
+        recordings = ledger.missing()
+        if not recordings:
+            return
+    for recording in recordings:
+        yield [ledger.quarantine(recording, LOST)], 0
+
+
+def local(plan: Plan, recordings: Sequence[Recording]) -> Iterator[pa.Table]:
+    """Runner in this process: no Ray, one recording after the other."""
+    yield from in_process(plan, (rows.recordings_table([recording]) for recording in recordings))
+
+
+class RayRunner:
+    """Runner on Ray: joins the cluster, or starts Ray here, when it is first needed; `close` leaves it."""
+
+    def __init__(self, options: RayOptions) -> None:
+        """Start nothing yet."""
+        self._options = options
+        self._joined = False
+        self._seen: set[str] = set()
+
+    def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Iterator[pa.Table]:
+        """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
+        self._join()
+        import ray.data
+
+        again = bool(self._seen)
+        self._seen.update(recording.id for recording in recordings)
+        blocks = [rows.recordings_table(block) for block in pack(recordings, limit=1 if again else 200)]
+        dataset = ray.data.from_arrow(blocks)
+        for stage in plan:
+            dataset = _map(dataset, stage)
+        try:
+            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from None
+
+    def gpus(self) -> int:
+        """Return how many GPUs the cluster has."""
+        self._join()
+        import ray
+
+        return int(ray.cluster_resources().get("GPU", 0))
+
+    def close(self) -> None:
+        """Leave the cluster; a Ray that was started here ends."""
+        if self._joined:
+            import ray
+
+            ray.shutdown()
+
+    def _join(self) -> None:
+        """Join or start Ray, quietly: what it says of itself goes to its own log files."""
+        if self._joined:
+            return
+        os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+        os.environ |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        import ray.data
+
+        here: dict[str, Any] = {
+            "num_cpus": max(4, os.cpu_count() or 1),  # tokens, not cores: reading, cutting and marking keep moving
+            "include_dashboard": False,
+            "object_store_memory": int(self._options.object_store_gb * 1e9),
+        }
+        address = self._options.address
+        try:
+            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
+        except (ConnectionError, ValueError) as error:
+            raise UserError(
+                f"no Ray cluster answers at {address}: {error}", "leave --address out to run here"
+            ) from error
+        self._joined = True
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.target_max_block_size = 16 << 20  # the first passages leave early: 9 minutes of PCM
+        context.execution_no_progress_timeout_s = -1  # one long recording may work alone for hours
+
+
+def pack(recordings: Sequence[Recording], limit: int, bytes_limit: int = 64 << 20) -> Iterator[list[Recording]]:
+    """Yield blocks of recordings, the largest first: at most `limit` recordings or about `bytes_limit` bytes each.
+
+    Long ones start first so that none of them is still alone at work when all others are done; short ones travel
+    together because a block costs some 20 ms a stage, whatever is in it.
+    """
+    block: list[Recording] = []
+    size = 0
+    for recording in sorted(recordings, key=lambda recording: -(recording.size or 0)):
+        if block and (len(block) >= limit or size + (recording.size or 0) > bytes_limit):
+            yield block
+            block, size = [], 0
+        block.append(recording)
+        size += recording.size or 0
+    if block:
+        yield block
+
+
+class _Actor:
+    """A stage that lives in an actor: made once, called for block after block."""
+
+    def __init__(self, make: Callable[[], Transform]) -> None:
+        self._transform = make()
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        yield from self._transform([table])
+
+
+def _task(make: Callable[[], Transform], table: pa.Table) -> Iterator[pa.Table]:
+    yield from make()([table])
+
+
+def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
+    import ray.data
+
+    shape: dict[str, Any] = {
+        "batch_format": "pyarrow",
+        "batch_size": GPU_BATCH if stage.gpus else None,  # Ray wants a number for GPUs
+        "num_cpus": stage.cpus,
+        "num_gpus": stage.gpus,
+    }
+    if stage.actors is None:
+        return dataset.map_batches(partial(_task, stage.make), **shape)
+    low, high = stage.actors
+    pool = ray.data.ActorPoolStrategy(
+        min_size=low,
+        max_size=high,
+        max_concurrent_calls_per_actor=CALLS,
+        enable_true_multi_threading=True,
+    )
+    return dataset.map_batches(_Actor, fn_constructor_args=(stage.make,), compute=pool, **shape)
+
+
+CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
+GPU_BATCH = 8  # passages
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return our own error inside Ray's wrapping, else the wrapping: it names the stage and carries the traceback."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, BulkscribeError):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error

@@ -1,0 +1,83 @@
+"""`OUT/runs/RUN_ID.json`: what each run was asked, with which versions, and what came of it.
+
+Duty: write these files, and find the configuration that a hash in the tables stands for. Knows nothing of the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import Any
+
+from pipeline import storage
+from pipeline.commits import commit
+
+RUNS = "runs"
+_PACKAGES = ("bulkscribe", "ray", "torch")
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return a short hash of a configuration of plain values (JSON); the order of its keys does not matter."""
+    return hashlib.sha256(_canonical(config).encode()).hexdigest()[:16]
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time: `20260102T030405Z-1a2b3c`."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions that a result depends on; None for what is not installed. Loads none of them."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def write(out: str, run_id: str, content: Mapping[str, Any]) -> None:
+    """Write the file of a run, over an earlier state of it."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    commit(out, [(f"{RUNS}/{run_id}.json", text.encode())])
+
+
+def find_config(out: str, hash_: str) -> dict[str, Any] | None:
+    """Return the configuration of this hash, as the latest run that had it spells it out; None when no file does."""
+    folder = storage.join(out, RUNS)
+    for name in reversed(storage.names(folder)):
+        if name.endswith(".json"):
+            content = json.loads(storage.read_bytes(storage.join(folder, name)))
+            if content.get("config_hash") == hash_:
+                config: dict[str, Any] = content["config"]
+                return config
+    return None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each option in which two configurations differ, by name."""
+    old, new = json.loads(_canonical(old)), json.loads(_canonical(new))
+    return [
+        f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
+        for name in sorted(old.keys() | new.keys())
+        if _shown(old, name) != _shown(new, name)
+    ]
+
+
+def _canonical(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
+
+
+def _shown(config: Mapping[str, Any], name: str) -> str:
+    return json.dumps(config[name], ensure_ascii=False) if name in config else "not there"

@@ -1,0 +1,121 @@
+"""Numbers -> flags, of a segment and of a finished recording. Marks, never drops.
+
+Duty: what casts doubt on a segment, how far it lies under detected speech, and the language of a whole recording. Pure
+functions on the types. Knows no model, no audio and no tables.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.types import Finished, Outcome, Segment, Span, Transcript, setting
+
+# Each flag with what it says of the segment.
+FLAGS: dict[str, str] = {
+    "low_logprob": "The model itself found the text unlikely: its mean log-probability is low.",
+    "repetitive": "The text repeats itself: it compresses far better than speech does, as loops of a decoder do.",
+    "no_speech": "The model heard no speech in the window that the text is from, however sure it is of the words.",
+    "fallback_exhausted": "Every temperature was tried, none passed the quality gates, and the last text stands.",
+}
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Where doubt begins. The defaults are the quality gates of the reference implementation's decoding."""
+
+    flag_logprob: float = setting(
+        -1.0, "Flag segments as low_logprob when their mean log-probability is below this.", "nats"
+    )
+    flag_compression_ratio: float = setting(2.4, "Flag segments as repetitive when their text packs better than this.")
+    flag_no_speech: float = setting(0.6, "Flag segments as no_speech when their no-speech probability is above this.")
+
+
+def mark(transcript: Transcript, options: ScoreOptions) -> Transcript:
+    """Return the transcript with `speech_ratio` and `flags` of each segment computed, whatever they were before."""
+    speech = _Cover(transcript.speech)
+    segments = tuple(
+        replace(segment, speech_ratio=speech.share(Span(segment.start, segment.end)), flags=_flags(segment, options))
+        for segment in transcript.segments
+    )
+    return replace(transcript, segments=segments)
+
+
+def finish(transcripts: Iterable[Transcript], outcome: Outcome) -> Finished:
+    """Put a recording together: segments in order, its language by vote of its passages, weighted by their speech."""
+    ordered = sorted(transcripts, key=lambda transcript: transcript.passage)
+    language, probability = _vote(ordered)
+    segments = [
+        (transcript.passage, segment)
+        for transcript in ordered
+        for segment in sorted(transcript.segments, key=lambda segment: segment.start)
+    ]
+    return Finished(outcome, language, probability, tuple(segments))
+
+
+def _flags(segment: Segment, options: ScoreOptions) -> tuple[str, ...]:
+    unlikely = segment.avg_logprob < options.flag_logprob
+    repetitive = segment.compression_ratio > options.flag_compression_ratio
+    no_speech = segment.no_speech_prob > options.flag_no_speech
+    found = {
+        "low_logprob": unlikely,
+        "repetitive": repetitive,
+        "no_speech": no_speech,
+        "fallback_exhausted": _exhausted(segment, options),
+    }
+    return tuple(name for name in FLAGS if found[name])
+
+
+def _exhausted(segment: Segment, options: ScoreOptions) -> bool:
+    """Whether the attempt that stands fails a gate, judged by the same thresholds as the flags.
+
+    An engine lets a failed attempt stand only at the end of its schedule. Silence (unlikely, and without speech) ends
+    the schedule early and is no failure.
+    """
+    if not segment.attempts:
+        return False
+    last = segment.attempts[-1]
+    unlikely = last.avg_logprob < options.flag_logprob
+    silence = unlikely and segment.no_speech_prob > options.flag_no_speech
+    return (unlikely or last.compression_ratio > options.flag_compression_ratio) and not silence
+
+
+def _vote(transcripts: Sequence[Transcript]) -> tuple[str | None, float | None]:
+    """Return the language with the most speech (the first in a tie) and its mean probability; None without speech."""
+    speech: dict[str, int] = defaultdict(int)
+    for transcript in transcripts:
+        speech[transcript.language] += sum(map(len, transcript.speech))
+    winner = max(speech, key=lambda language: speech[language], default=None)
+    if winner is None or not speech[winner]:
+        return None, None
+    known = [
+        (sum(map(len, transcript.speech)), transcript.language_probability)
+        for transcript in transcripts
+        if transcript.language == winner and transcript.language_probability is not None
+    ]
+    weight = sum(samples for samples, _ in known)
+    return winner, sum(samples * probability for samples, probability in known) / weight if weight else None
+
+
+class _Cover:
+    """How much of any stretch lies under spans that are in order and do not overlap, in logarithmic time."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._starts = [span.start for span in spans]
+        self._spans = spans
+        self._before = [0]  # covered samples before each span
+        for span in spans:
+            self._before.append(self._before[-1] + len(span))
+
+    def share(self, stretch: Span) -> float | None:
+        """Return the covered share of `stretch`; None when it has no length."""
+        return (self._until(stretch.end) - self._until(stretch.start)) / len(stretch) if len(stretch) > 0 else None
+
+    def _until(self, sample: int) -> int:
+        index = bisect_right(self._starts, sample)
+        if not index:
+            return 0
+        last = self._spans[index - 1]
+        return self._before[index - 1] + min(sample, last.end) - last.start

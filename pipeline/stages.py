@@ -1,0 +1,206 @@
+"""The stages: what is done to a table of recordings until it is a table of transcripts. Each speaks Arrow on both sides.
+
+    Recording --cut--> Passage --Transcribe--> Transcript --mark--> Transcript --> ledger
+
+A job is a tuple of Stages. `in_process` runs it in a loop, `run.py` on Ray; neither changes what comes out.
+Knows no Ray and no files of the output.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pyarrow as pa
+
+from pipeline import rows, score, storage
+from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
+from pipeline.engines import load_engine
+from pipeline.errors import DataError
+from pipeline.passages import PassageCutter, PassageOptions
+from pipeline.score import ScoreOptions
+from pipeline.speech import SpeechOptions, detect
+from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Transcript
+from pipeline.whisper.options import WhisperOptions
+
+Transform = Callable[[Iterable[pa.Table]], Iterator[pa.Table]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A transform of tables, beside the resources that one worker of it takes."""
+
+    name: str
+    make: Callable[[], Transform]  # called once in each worker
+    cpus: float = 1.0
+    gpus: float = 0.0
+    actors: tuple[int, int] | None = None  # smallest and largest pool, for what is loaded once; None for plain tasks
+
+
+Plan = tuple[Stage, ...]
+
+
+def in_process(plan: Plan, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Run `tables` through `plan` in this process, lazily."""
+    for stage in plan:
+        tables = stage.make()(tables)
+    yield from tables
+
+
+@dataclass(frozen=True)
+class CutOptions:
+    """All that steers the way from a recording to its passages."""
+
+    decode: DecodeOptions = DecodeOptions()
+    speech: SpeechOptions = SpeechOptions()
+    passages: PassageOptions = PassageOptions()
+
+
+def cut_stage(options: CutOptions) -> Stage:
+    """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
+    return Stage("cut", partial(partial, _cut_tables, options), cpus=1)
+
+
+def transcribe_stage(
+    options: WhisperOptions, *, actors: tuple[int, int] = (1, 1), cpus: float = 0.0, gpus: float = 0.0
+) -> Stage:
+    """Passages -> transcripts, by an engine that each actor loads once."""
+    return Stage("transcribe", partial(Transcribe, options), cpus=cpus, gpus=gpus, actors=actors)
+
+
+def mark_stage(options: ScoreOptions) -> Stage:
+    """Transcripts -> transcripts with flags."""
+    return Stage("mark", partial(partial, _mark_tables, options), cpus=0.25)
+
+
+def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome]:
+    """Yield the recording's passages, then its Outcome. A recording that cannot be read has only that."""
+    outcome = yield from _listen(recording, options, Selection())
+    if outcome.failure is None and not outcome.speech:
+        # The mix is silent: its channels may cancel, or another track holds the speech.
+        others = {other: _exhaust(_listen(recording, options, other)) for other in alternatives(outcome.media)}
+        best = max(others, key=lambda other: others[other].speech, default=None)
+        if best is not None and others[best].speech:
+            outcome = yield from _listen(recording, options, best)
+    yield outcome
+
+
+def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
+    """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
+    decoder = Decoder(
+        partial(storage.open_audio, recording.uri), storage.local_path(recording.uri), options.decode, selection
+    )
+    cutter = PassageCutter(recording, detect(decoder.blocks(), options.speech), options.passages)
+    passages, failure = 0, None
+    try:
+        for passage in cutter:
+            passages += 1
+            yield passage
+    except DataError as error:  # what was decoded before it is kept
+        failure = error.failure
+    media = replace(decoder.media, selection=selection.name)
+    return Outcome(recording, passages, cutter.duration, cutter.speech, cutter.speechless, media, failure)
+
+
+def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
+    while True:
+        try:
+            next(listening)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+
+PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
+
+
+def _cut_tables(options: CutOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    pack: list[Passage | Outcome] = []
+    for recording in (recording for table in tables for recording in rows.read_recordings(table)):
+        for item in cut(recording, options):
+            pack.append(item)
+            if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
+                yield rows.passages_table(pack)
+                pack = []
+    if pack:
+        yield rows.passages_table(pack)
+
+
+def _mark_tables(options: ScoreOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    for table in tables:
+        items = rows.read_transcripts(table)
+        yield rows.transcripts_table(item if isinstance(item, Outcome) else score.mark(item, options) for item in items)
+
+
+Answer = Transcript | BaseException
+Inbox = queue.SimpleQueue[tuple[Passage, queue.SimpleQueue[Answer]]]
+
+
+class Transcribe:
+    """Passages in, transcripts out, in any order. Several callers (threads) share one engine and so one batch.
+
+    The engine runs in a thread of its own; it takes passages as its slots fall free, whoever they come from.
+    """
+
+    def __init__(self, options: WhisperOptions, ahead: int = 64) -> None:
+        """Load the engine. A caller hands over at most `ahead` passages before it waits for an answer."""
+        self._engine = load_engine(options)
+        self._ahead = ahead
+        self._inbox: Inbox = queue.SimpleQueue()
+        self._waiting: dict[tuple[str, int], deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
+        self._broken: BaseException | None = None
+        threading.Thread(target=self._run, name="engine", daemon=True).start()
+
+    def __call__(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield a table for each answer, and closing rows as they come."""
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        pending = 0
+        for item in (item for table in tables for item in rows.read_passages(table)):
+            if isinstance(item, Outcome):
+                yield rows.transcripts_table([item])
+                continue
+            while pending and (pending >= self._ahead or not answers.empty()):
+                yield self._answer(answers)
+                pending -= 1
+            self._inbox.put((item, answers))
+            pending += 1
+        for _ in range(pending):
+            yield self._answer(answers)
+
+    def _answer(self, answers: queue.SimpleQueue[Answer]) -> pa.Table:
+        while True:
+            try:
+                answer = answers.get(timeout=1.0)
+            except queue.Empty:
+                answer = self._broken  # the engine broke before it saw the passage
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is not None:
+                return rows.transcripts_table([answer])
+
+    def _run(self) -> None:
+        try:
+            for transcript in self._engine.transcribe(self._feed()):
+                key = (transcript.recording_id, transcript.passage)
+                self._waiting[key].popleft().put(transcript)
+                if not self._waiting[key]:
+                    del self._waiting[key]
+        except BaseException as error:  # noqa: BLE001 (a thread's error would be lost: it is raised in every caller)
+            self._broken = error
+            for answers in [answers for line in self._waiting.values() for answers in line]:
+                answers.put(error)
+
+    def _feed(self) -> Iterator[Passage | None]:
+        """Yield what comes in; None while there is nothing and the engine has work."""
+        while True:
+            try:
+                passage, answers = self._inbox.get(block=not self._waiting)
+            except queue.Empty:
+                yield None
+                continue
+            self._waiting[passage.recording_id, passage.index].append(answers)
+            yield passage
