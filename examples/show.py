@@ -14,9 +14,10 @@ def show(out: str) -> str:
     segments = pd.read_parquet(f"{out}/segments").sort_values(["recording_id", "index"])
     lines = []
     for recording in recordings.itertuples():
-        language = recording.language or "no speech"
-        lines.append(f"\n{Path(recording.uri).name}: {recording.status}, {recording.duration_s:.0f} s, {language}")
-        if recording.error_message:
+        language = recording.language if isinstance(recording.language, str) else "no speech"
+        heard = f", {recording.duration_s:.0f} s, {language}" if recording.duration_s else ""
+        lines.append(f"\n{Path(recording.uri).name}: {recording.status}{heard}")
+        if isinstance(recording.error_message, str):
             lines.append(f"    {recording.error_message}")
         for segment in segments[segments.recording_id == recording.recording_id].itertuples():
             doubt = f"  [{', '.join(segment.flags)}]" if len(segment.flags) else ""

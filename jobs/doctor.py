@@ -57,11 +57,9 @@ def _speech() -> str:
 
 
 def _device() -> str:
-    import torch
+    from pipeline.whisper.device import describe_device
 
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, torch {torch.__version__}"
-    return f"no GPU; {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
+    return describe_device()
 
 
 def _model(name: str) -> str:

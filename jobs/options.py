@@ -58,6 +58,15 @@ def collect(kind: type[Options], values: Mapping[str, Any]) -> Options:
     return kind(**{field.name: values[_key(kind, field.name)] for field, _ in _fields(kind)})
 
 
+def row_values(options: Any) -> dict[str, Any]:
+    """Return the values that change rows, by option name: what two runs must have in common to share their tables."""
+    return {
+        _key(type(options), field.name): getattr(options, field.name)
+        for field, _ in _fields(type(options))
+        if field.metadata["rows"]
+    }
+
+
 def _fields(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(kind)
     return [(field, hints[field.name]) for field in dataclasses.fields(kind)]

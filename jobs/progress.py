@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
 from types import TracebackType
 
+import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -40,7 +40,7 @@ class Progress:
             self._live.stop()
 
     def update(self, finished: Iterable[Finished], samples: int) -> None:
-        """Take what finished, and the samples of passages that were received (they come before their recording ends)."""
+        """Take what finished, and the samples of the passages received, which come before their recording ends."""
         self._samples += samples
         for item in finished:
             self.done += 1
@@ -51,7 +51,7 @@ class Progress:
             self._live.update(Text(self.line()))
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            print(self.line(), file=sys.stderr, flush=True)
+            click.echo(self.line(), err=True)
 
     @property
     def hours(self) -> float:

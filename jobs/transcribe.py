@@ -1,4 +1,7 @@
-"""`bulkscribe transcribe`: recordings in, Parquet transcripts out. Policy and words; what is done stands in `pipeline/`."""
+"""`bulkscribe transcribe`: recordings in, Parquet transcripts out.
+
+Policy and words; how it is done stands in `pipeline/`.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,17 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import collect, settings
+from jobs.options import collect, row_values, settings
 from jobs.progress import Progress
 from pipeline import engines
 from pipeline.decode import DecodeOptions
-from pipeline.errors import UserError
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageOptions
 from pipeline.run import RayOptions, RayRunner, Runner, complete, local
@@ -80,7 +82,7 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
 
 @contextmanager
 def _runner(job: JobOptions, machines: RayOptions) -> Iterator[tuple[Runner, int]]:
-    """Give the runner and how many GPUs it has. Ray is started by its first call, so that a finished job ends at once."""
+    """Give the runner and how many GPUs it has. Ray starts with its first call: a finished job ends at once."""
     if job.runner == "local":
         yield local, _gpus_here()
         return
@@ -112,13 +114,9 @@ def _resolve(options: WhisperOptions, machines: RayOptions, gpus: int) -> Whispe
 
 def _config(whisper: WhisperOptions, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
     """Return everything that changes rows, by name: equal configurations give equal tables."""
-    groups = [
-        whisper,
-        job,
-        *(collect(kind, values) for kind in (DecodeOptions, SpeechOptions, PassageOptions, ScoreOptions)),
-    ]
-    named = {f.name: getattr(group, f.name) for group in groups for f in fields(group) if f.metadata.get("rows", True)}
-    return named | engines.describe(whisper)
+    others = (collect(kind, values) for kind in (DecodeOptions, SpeechOptions, PassageOptions, ScoreOptions))
+    rows = [row_values(options) for options in (whisper, job, *others)]
+    return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper)
 
 
 def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict[str, Any]) -> Plan:
@@ -166,8 +164,7 @@ def _tell_resume(done: int, left: int, out: str) -> None:
 
 
 def _tell_counts(counts: dict[str, Any]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for name in counts:
-        table.add_column(name, justify="right")
-    table.add_row(*(str(value) for value in counts.values()))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in counts.items():
+        table.add_row(name.replace("_", " "), str(value))
     Console(stderr=True).print(table)

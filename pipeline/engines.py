@@ -1,4 +1,4 @@
-"""Engines by name, and one that ships for tests and scale runs. Knows no model: `whisper/` is loaded when it is asked for."""
+"""Engines by name, and one that ships for tests and scale runs. Knows no model: `whisper/` is loaded when asked for."""
 
 from __future__ import annotations
 

@@ -13,32 +13,22 @@ Knows Arrow and storage; nothing of Ray, audio or models.
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline import commits, rows, run_files, score, storage
+from pipeline import commits, parts, rows, run_files, score, storage
 from pipeline.errors import UserError
 from pipeline.run_files import config_hash
 from pipeline.types import SAMPLE_RATE, Failure, Finished, Outcome, Recording, Transcript, setting
-from schemas.recordings import RECORDINGS
-from schemas.segments import SEGMENTS
-from schemas.words import WORDS
 
-__all__ = ["FORMAT", "Ledger", "LedgerOptions", "config_hash"]
-
-TABLES = {"segments": SEGMENTS, "words": WORDS, "recordings": RECORDINGS}  # in the order in which they appear
-FORMAT = {b"bulkscribe.format": b"1"}  # in the metadata of each part's schema
-_SCANNED = ["recording_id", "version", "status", "retryable", "config_hash"]
+__all__ = ["Ledger", "LedgerOptions", "config_hash"]
 
 
 @dataclass(frozen=True)
@@ -57,21 +47,24 @@ class Ledger:
     """The tables of one output folder, open for one run. Use it as a context manager; `open` makes it."""
 
     def __init__(
-        self, out: str, run: dict[str, Any], done: pa.Table, parts: Sequence[str], options: LedgerOptions
+        self, out: str, run: dict[str, Any], done: pa.Table, names: Sequence[str], options: LedgerOptions
     ) -> None:
-        """Take what `open` has found: `done` has a row a recording, with the index of its part in `parts`."""
-        self._out, self._run, self._done, self._parts, self._options = out, run, done, parts, options
+        """Take what `open` has found: `done` has a row a recording, with the index of its part in `names`."""
+        self._out, self._run, self._done, self._names, self._options = out, run, done, names, options
         self._retry_failed: bool = run["retry_failed"]
         self._todo: dict[str, Recording] = {}
         self._half: dict[str, _Half] = defaultdict(_Half)
         self._old: dict[str, _Old] = {}  # of those to do
-        self._tally = _Tally()
-        self._written = 0  # rows that this run has added
+        self._counts: Counter[str] = Counter(ok=0, partial=0, failed=0, segments=0, flagged_segments=0)
+        self._failures: Counter[str] = Counter()
+        self._audio = self._speech = 0  # samples
+        self._asked = 0  # recordings to do
+        self._added = 0  # rows
         self._batches = 0
         self._batch = self._new_batch()
         self._begun = self._flushed = time.monotonic()
-        self._flush_took = 0.0  # the last one; seconds
-        self._open = True
+        self._flush_took = self._commit_s = 0.0  # the last commit, all commits; seconds
+        self._closed = False
 
     @classmethod
     def open(
@@ -82,7 +75,7 @@ class Ledger:
         model: str,
         retry_failed: bool = False,
         run: Mapping[str, Any] | None = None,
-        options: LedgerOptions = LedgerOptions(),  # noqa: B008 (frozen)
+        options: LedgerOptions = LedgerOptions(),
     ) -> Ledger:
         """Finish or undo what a dead run has left in `out`, and read what is done there. Writes nothing else yet.
 
@@ -90,13 +83,13 @@ class Ledger:
         when `out` holds rows of another configuration, or files that are not bulkscribe's where its tables belong.
         """
         commits.recover(out)
-        parts = _check_parts(out)
-        done, hashes = _scan(out, parts)
+        names = parts.names(out)
+        done, hashes = parts.scan(out, names)
         for other in sorted(hashes - {config_hash(config)}):
             raise _other_config(out, other, config)
         record = {
             "run_id": run_files.new_run_id(),
-            "status": "running",
+            "status": "opened",
             "started_at": run_files.now(),
             "model": model,
             "config_hash": config_hash(config),
@@ -105,12 +98,12 @@ class Ledger:
             "run": dict(run or {}),
             "versions": run_files.versions(),
         }
-        return cls(out, record, done, parts, options)
+        return cls(out, record, done, names, options)
 
     @property
     def done(self) -> int:
         """How many recordings have a row in the output."""
-        return len(self._done) + self._written
+        return len(self._done) + self._added
 
     @property
     def run_id(self) -> str:
@@ -126,20 +119,21 @@ class Ledger:
         unique: dict[str, Recording] = {}
         for recording in recordings:
             unique.setdefault(recording.id, recording)
-        where = pc.index_in(pa.array(unique, pa.string()), value_set=self._done["recording_id"].combine_chunks())
-        found = self._done.select(["version", "status", "retryable", "part"]).take(where)
+        where = pc.index_in(pa.array(list(unique), pa.string()), value_set=self._done["recording_id"].combine_chunks())
+        found = self._done.drop_columns("recording_id").take(where)
         self._todo, self._old = {}, {}
         columns = zip(*(column.to_pylist() for column in found.columns), strict=True)
-        for recording, (version, status, retryable, part) in zip(unique.values(), columns, strict=True):
+        for recording, (version, status, retryable, duration_s, part) in zip(unique.values(), columns, strict=True):
             same = version == recording.version
             again = self._retry_failed and (status == "failed" or bool(retryable))
             if same and not again:
                 continue
             self._todo[recording.id] = recording
             if part is not None:
-                self._old[recording.id] = _Old(self._parts[part], keep=same and status == "partial")
+                self._old[recording.id] = _Old(self._names[part], duration_s if same else 0.0)
+        self._asked = len(self._todo)
         if self._todo:
-            self._write_run()
+            self._write_run("running")
         return list(self._todo.values())
 
     def receive(self, items: Iterable[Transcript | Outcome]) -> list[Finished]:
@@ -154,9 +148,10 @@ class Ledger:
                 continue
             half = self._half[id_]
             half.take(item)
-            if half.outcome is not None and half.complete:
-                finished.append(score.finish(half.transcripts.values(), half.outcome))
-                self._complete(finished[-1])
+            whole = half.whole()
+            if whole is not None:
+                self._complete(whole)
+                finished.append(whole)
         self._flush_if_due()
         return finished
 
@@ -179,20 +174,20 @@ class Ledger:
         if self._batch.finished:
             begun = time.monotonic()
             commits.commit(self._out, self._files(self._batch))
-            self._written += sum(item.outcome.recording.id not in self._old for item in self._batch.finished)
+            self._added += sum(item.outcome.recording.id not in self._old for item in self._batch.finished)
             self._batch = self._new_batch()
             self._flushed = time.monotonic()
             self._flush_took = self._flushed - begun
-            self._tally.flush_s += self._flush_took
+            self._commit_s += self._flush_took
 
     def close(self) -> None:
         """Commit what is complete, and end the run's file: finished when nothing is missing, else interrupted."""
-        if not self._open:
+        if self._closed:
             return
         self.flush()
-        if self._run["status"] != "running" or not self._tally_file:
-            return
-        self._open = False
+        if self._run["status"] == "running":
+            self._write_run("interrupted" if self._todo else "finished")
+        self._closed = True
 
     def __enter__(self) -> Ledger:
         return self
@@ -202,3 +197,143 @@ class Ledger:
     ) -> None:
         """Close, whatever the reason: complete recordings are committed when the job is interrupted or breaks."""
         self.close()
+
+    def _complete(self, finished: Finished) -> None:
+        """Put a recording in the batch, then strike it off: interrupted in between it is written all the same."""
+        id_ = finished.outcome.recording.id
+        old = self._old.get(id_)
+        heard_s = finished.outcome.duration / SAMPLE_RATE
+        if not (old and finished.outcome.failure and heard_s < old.duration_s):  # a failed retry takes no text away
+            self._batch.finished.append(finished)
+            self._batch.segments += len(finished.segments)
+            self._batch.words += sum(len(segment.words) for _, segment in finished.segments)
+        self._count(finished)
+        self._half.pop(id_, None)
+        del self._todo[id_]
+
+    def _flush_if_due(self) -> None:
+        options, batch, now = self._options, self._batch, time.monotonic()
+        full = (
+            len(batch.finished) >= options.flush_recordings
+            or batch.segments >= options.flush_segments
+            or batch.words >= options.flush_words
+        )
+        wait = max(options.flush_s, options.flush_share * (now - self._begun), self._flush_took / options.flush_load)
+        if full or now - self._flushed >= wait:
+            self.flush()
+
+    def _new_batch(self) -> _Batch:
+        self._batches += 1
+        return _Batch(f"part-{self.run_id}-{self._batches:05d}.parquet")
+
+    def _files(self, batch: _Batch) -> Iterator[tuple[str, bytes]]:
+        """Yield the part files of a commit: one new part, and each old part that holds a recording done again."""
+        by_part: dict[str, list[Finished]] = defaultdict(list)
+        for item in batch.finished:
+            old = self._old.get(item.outcome.recording.id)
+            by_part[old.part if old else batch.part].append(item)
+        for part, finished in sorted(by_part.items()):
+            ids = [item.outcome.recording.id for item in finished]
+            for table, new in self._tables(part, finished):
+                old = None if part == batch.part else parts.read(self._out, table, part)
+                if old is not None:
+                    new = parts.replaced(old, new, ids)
+                if new.num_rows or old is not None or table != "words":
+                    yield f"{table}/{part}", parts.encode(new)
+
+    def _tables(self, part: str, finished: list[Finished]) -> Iterator[tuple[str, pa.Table]]:
+        yield "segments", rows.segment_rows(finished)
+        yield "words", rows.word_rows(finished)
+        yield (
+            "recordings",
+            rows.recording_rows(
+                finished,
+                part=part,
+                model=self._run["model"],
+                config_hash=self._run["config_hash"],
+                run_id=self.run_id,
+            ),
+        )
+
+    def _count(self, finished: Finished) -> None:
+        outcome = finished.outcome
+        self._counts[outcome.status] += 1
+        self._counts["segments"] += len(finished.segments)
+        self._counts["flagged_segments"] += sum(bool(segment.flags) for _, segment in finished.segments)
+        self._audio += outcome.duration
+        self._speech += outcome.speech
+        if outcome.failure is not None:
+            self._failures[f"{outcome.failure.stage}/{outcome.failure.kind}"] += 1
+
+    def _write_run(self, status: str) -> None:
+        self._run |= {"status": status, "to_do": self._asked}
+        if status != "running":
+            self._run |= {
+                "ended_at": run_files.now(),
+                "counts": dict(self._counts),
+                "failures": dict(self._failures),
+                "audio_s": round(self._audio / SAMPLE_RATE, 3),
+                "speech_s": round(self._speech / SAMPLE_RATE, 3),
+                "wall_s": round(time.monotonic() - self._begun, 3),
+                "commit_s": round(self._commit_s, 3),
+            }
+        run_files.write(self._out, self.run_id, self._run)
+
+
+@dataclass
+class _Half:
+    """What has come of a recording."""
+
+    transcripts: dict[int, Transcript] = field(default_factory=dict)
+    outcome: Outcome | None = None
+
+    def take(self, item: Transcript | Outcome) -> None:
+        if isinstance(item, Outcome):
+            self.outcome = item
+        else:
+            self.transcripts[item.passage] = item
+
+    def whole(self) -> Finished | None:
+        """Return the recording when passages and speechless stretches cover it from end to end, without overlap.
+
+        The count alone would not do: after a lost worker the passages of two attempts may stand here, and these
+        differ where the store broke off at another place. Then the rest of the later attempt makes it whole.
+        """
+        if self.outcome is None or not all(index in self.transcripts for index in range(self.outcome.passages)):
+            return None
+        transcripts = [self.transcripts[index] for index in range(self.outcome.passages)]
+        spans = sorted([*(t.span for t in transcripts), *self.outcome.speechless], key=lambda span: span.start)
+        edges = [0, *(edge for span in spans for edge in (span.start, span.end)), self.outcome.duration]
+        if any(edges[i] != edges[i + 1] for i in range(0, len(edges), 2)):
+            return None
+        return score.finish(transcripts, self.outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """Where a recording that is done again stands, and how much of this version was heard then."""
+
+    part: str
+    duration_s: float
+
+
+@dataclass
+class _Batch:
+    """What is complete and not yet committed, and the name of its new part."""
+
+    part: str
+    finished: list[Finished] = field(default_factory=list)
+    segments: int = 0
+    words: int = 0
+
+
+def _other_config(out: str, hash_: str, config: Mapping[str, Any]) -> UserError:
+    old = run_files.find_config(out, hash_)
+    if old is None:
+        what = f"{hash_}, whose options are lost (no file in {storage.join(out, run_files.RUNS)} spells them out)"
+        return UserError(f"{out} holds transcripts of another configuration, {what}", "choose another --out")
+    what = "; ".join(run_files.differences(old, config))
+    return UserError(
+        f"{out} holds transcripts of another configuration: {what}",
+        "choose another --out, or give the old options to go on with it",
+    )

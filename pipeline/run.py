@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
@@ -88,7 +88,7 @@ class RayRunner:
         again = bool(self._seen)
         self._seen.update(recording.id for recording in recordings)
         blocks = [rows.recordings_table(block) for block in pack(recordings, limit=1 if again else 200)]
-        dataset = ray.data.from_arrow(blocks)
+        dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
         for stage in plan:
             dataset = _map(dataset, stage)
         try:
@@ -101,7 +101,7 @@ class RayRunner:
         self._join()
         import ray
 
-        return int(ray.cluster_resources().get("GPU", 0))
+        return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Leave the cluster; a Ray that was started here ends."""
@@ -159,10 +159,15 @@ def pack(recordings: Sequence[Recording], limit: int, bytes_limit: int = 64 << 2
 
 
 class _Actor:
-    """A stage that lives in an actor: made once, called for block after block."""
+    """A stage that lives in an actor: made once, called for block after block.
 
-    def __init__(self, make: Callable[[], Transform]) -> None:
-        self._transform = make()
+    `stage` is set by subclassing: Ray keeps what a constructor takes in the object store, which a restart may miss.
+    """
+
+    stage: ClassVar[Stage]
+
+    def __init__(self) -> None:
+        self._transform = self.stage.make()
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         yield from self._transform([table])
@@ -190,7 +195,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
         max_concurrent_calls_per_actor=CALLS,
         enable_true_multi_threading=True,
     )
-    return dataset.map_batches(_Actor, fn_constructor_args=(stage.make,), compute=pool, **shape)
+    return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage}), compute=pool, **shape)
 
 
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two

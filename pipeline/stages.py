@@ -1,4 +1,4 @@
-"""The stages: what is done to a table of recordings until it is a table of transcripts. Each speaks Arrow on both sides.
+"""The stages: what is done to a table of recordings until it is a table of transcripts. All speak Arrow.
 
     Recording --cut--> Passage --Transcribe--> Transcript --mark--> Transcript --> ledger
 
@@ -12,8 +12,9 @@ import queue
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -55,9 +56,9 @@ def in_process(plan: Plan, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 class CutOptions:
     """All that steers the way from a recording to its passages."""
 
-    decode: DecodeOptions = DecodeOptions()
-    speech: SpeechOptions = SpeechOptions()
-    passages: PassageOptions = PassageOptions()
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    speech: SpeechOptions = field(default_factory=SpeechOptions)
+    passages: PassageOptions = field(default_factory=PassageOptions)
 
 
 def cut_stage(options: CutOptions) -> Stage:
@@ -91,9 +92,9 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
 
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
-    decoder = Decoder(
-        partial(storage.open_audio, recording.uri), storage.local_path(recording.uri), options.decode, selection
-    )
+    uri = recording.uri
+    opener = partial(storage.open_audio, uri, recording.version)
+    decoder = Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
     cutter = PassageCutter(recording, detect(decoder.blocks(), options.speech), options.passages)
     passages, failure = 0, None
     try:
@@ -174,7 +175,7 @@ class Transcribe:
     def _answer(self, answers: queue.SimpleQueue[Answer]) -> pa.Table:
         while True:
             try:
-                answer = answers.get(timeout=1.0)
+                answer: Answer | None = answers.get(timeout=1.0)
             except queue.Empty:
                 answer = self._broken  # the engine broke before it saw the passage
             if isinstance(answer, BaseException):

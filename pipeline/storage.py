@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+_PIECE = 1 << 20  # bytes: what a broken connection can make us read again
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file in a store. `version` changes when its bytes do: the etag, or size and time of change."""
@@ -125,8 +128,7 @@ class _Guarded(io.RawIOBase):
             return self._inner.readinto(buffer) or 0
 
     def readall(self) -> bytes:
-        with _faults(self._uri):
-            return self._inner.read() or b""
+        return b"".join(iter(lambda: self.read(_PIECE), b""))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         with _faults(self._uri):

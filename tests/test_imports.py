@@ -27,7 +27,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.whisper"},
     ],
     [{"pipeline.rows"}, {"pipeline.sources", "pipeline.manifests"}, {"pipeline.engines"}],
-    [{"pipeline.stages"}, {"pipeline.ledger", "pipeline.commits", "pipeline.run_files"}],
+    [{"pipeline.stages"}, {"pipeline.ledger", "pipeline.commits", "pipeline.parts", "pipeline.run_files"}],
     [{"pipeline.run"}],
     [{"jobs"}],
 ]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
+import reference
 import torch
 from whisper.decoding import ApplyTimestampRules, SuppressBlank, SuppressTokens
-
-import reference
 
 from pipeline.whisper.locate import locate
 from pipeline.whisper.rules import Rules

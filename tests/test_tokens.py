@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import reference
 from whisper.utils import compression_ratio as reference_ratio
 
-import reference
 from pipeline.errors import UserError
 from pipeline.whisper.locate import locate
 from pipeline.whisper.tokens import Layout, Tokens, compression_ratio

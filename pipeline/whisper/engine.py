@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
 from pipeline.types import SAMPLE_RATE, Attempt, Passage, Segment, Transcript
 from pipeline.whisper import mel as audio
+from pipeline.whisper.device import resolve
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.options import WhisperOptions
@@ -75,8 +76,8 @@ class WhisperEngine:
         """Load the model; UserError when it cannot be had."""
         self.options = options
         self.device, dtype = resolve(options)
-        if self.device.type == "cpu" and options.threads:
-            torch.set_num_threads(options.threads)
+        if self.device.type == "cpu":  # Ray gives an actor without CPU tokens a single thread
+            torch.set_num_threads(options.threads or os.cpu_count() or 1)
         self.model, self.tokens = load(locate(options.model), dtype, self.device)
         first = round(options.max_initial_timestamp_s * audio.FRAMES_PER_SECOND / FRAMES_PER_TIMESTAMP)
         self.rules = Rules(self.tokens, first, self.device)
@@ -245,18 +246,6 @@ class WhisperEngine:
                 )
             )
         reel.seek = window.start + advance
-
-
-def resolve(options: WhisperOptions) -> tuple[torch.device, torch.dtype]:
-    """Return the device and number format that `auto` stands for here; UserError when the device is not there."""
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"there is no CUDA device for --device {name}", "use --device cpu")
-    automatic = torch.float32 if device.type == "cpu" else torch.float16
-    return device, automatic if options.dtype == "auto" else getattr(torch, options.dtype)
 
 
 def _seed(recording_id: str, start: int, temperature: float, candidate: int) -> int:

@@ -1,0 +1,80 @@
+"""The part files of the tables: what lies in an output, and how a part is read, encoded and changed.
+
+A part has the same name in each of its tables, and its segments part is there even when it is empty, so that a name
+missing in one of them is damage. Each part carries the version of this layout. Knows nothing of runs and commits.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import UserError
+from schemas.recordings import RECORDINGS
+
+TABLES = ("segments", "words", "recordings")
+FORMAT = {b"bulkscribe.format": b"1"}  # in the metadata of each part's schema
+_SCANNED = ["recording_id", "version", "status", "retryable", "duration_s"]
+
+
+def names(out: str) -> list[str]:
+    """Return the names of the parts in `out`. UserError where something else lies there, or a part is not whole."""
+    found = {}
+    for table in TABLES:
+        folder = storage.join(out, table)
+        listed = [name for name in storage.names(folder) if not name.startswith((".", "_"))]
+        strange = [name for name in listed if not (name.startswith("part-") and name.endswith(".parquet"))]
+        if strange:
+            raise UserError(f"{folder} holds files that are not bulkscribe's: {strange[0]}", "choose another --out")
+        found[table] = set(listed)
+    torn = (found["recordings"] ^ found["segments"]) | (found["words"] - found["recordings"])
+    if torn:
+        raise UserError(
+            f"{out} is damaged: {min(torn)} is not in each of its tables",
+            "put the missing file back, or delete this part from all tables: its recordings are then done again",
+        )
+    return sorted(found["recordings"])
+
+
+def scan(out: str, parts: Sequence[str]) -> tuple[pa.Table, set[str]]:
+    """Return what is done, and the hashes of the configurations that it was done with.
+
+    The table has the columns of `_SCANNED` and `part`, an index into `parts`. About 120 bytes a row.
+    """
+    schema = pa.schema([*(RECORDINGS.field(name) for name in _SCANNED), pa.field("part", pa.int32())])
+    tables, hashes = [schema.empty_table()], set()
+    for index, part in enumerate(parts):
+        uri = storage.join(out, "recordings", part)
+        file = pq.ParquetFile(io.BytesIO(storage.read_bytes(uri)))
+        if not FORMAT.items() <= (file.schema_arrow.metadata or {}).items():
+            raise UserError(f"{uri} was not written by this version of bulkscribe", "choose another --out")
+        table = file.read(columns=[*_SCANNED, "config_hash"])
+        hashes.update(pc.unique(table["config_hash"]).to_pylist())
+        part_of = pa.repeat(pa.scalar(index, pa.int32()), table.num_rows)
+        tables.append(table.select(_SCANNED).append_column("part", part_of).cast(schema))
+    return pa.concat_tables(tables).combine_chunks(), hashes
+
+
+def read(out: str, table: str, part: str) -> pa.Table | None:
+    """Return a part; None where it is absent."""
+    uri = storage.join(out, table, part)
+    return pq.read_table(io.BytesIO(storage.read_bytes(uri))) if storage.exists(uri) else None
+
+
+def replaced(old: pa.Table, new: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """Return `old` with its rows of the recordings `ids` taken out, and `new` added."""
+    kept = old.filter(pc.invert(pc.is_in(old["recording_id"], value_set=pa.array(ids, pa.string()))))
+    return pa.concat_tables([kept.cast(new.schema), new])
+
+
+def encode(table: pa.Table) -> bytes:
+    """Return the table as a part file."""
+    buffer = io.BytesIO()
+    metadata = {**(table.schema.metadata or {}), **FORMAT}
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,206 @@
+"""The law: recordings in = rows out, each exactly once, whatever died on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from ledger_driver import INTERRUPTED, OPTIONS, recordings, work
+from material import CONFIG, listing, material, shuffled
+from s3_server import s3_server
+from tables import assert_same_tables, assert_whole, read_runs, read_table
+
+from pipeline import commits
+from pipeline.ledger import Ledger, LedgerOptions
+
+TESTS = Path(__file__).parent
+KILLED = -9
+
+Drive = Callable[..., int]
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = random.randrange(2**32)
+    sys.stdout.write(f"seed {seed}\n")  # pytest shows it where a test fails
+    return seed
+
+
+@pytest.fixture
+def drive() -> Iterator[Drive]:
+    """Return a function that runs a driver process (see `ledger_driver.py`) and returns how it ended."""
+    with started() as process:
+
+        def order(out: Path | str, seed: int, *, again: bool = False, **disturbance: Any) -> int:
+            line = json.dumps({"out": str(out), "seed": seed, "again": again} | disturbance)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield order
+
+
+def started() -> subprocess.Popen[str]:
+    """Start the process that forks drivers; it ends with its stdin."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    return subprocess.Popen(
+        [sys.executable, str(TESTS / "ledger_driver.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def assert_readers_see_whole_commits(out: Path, *, fresh: bool) -> None:
+    """Join the tables as a user would, right after a kill, then see that opening the ledger makes them whole."""
+    half_moved = (out / "_staging" / "commit.json").exists()
+    if list(out.glob("recordings/*.parquet")):
+        rows, ids, torn = duckdb.sql(
+            f"""
+            with s as (select recording_id, count(*) as n from '{out}/segments/*.parquet' group by 1)
+            select count(*), count(distinct r.recording_id), count_if(r.segments != coalesce(s.n, 0))
+            from '{out}/recordings/*.parquet' r left join s using (recording_id)
+            """
+        ).fetchall()[0]
+        assert rows == ids
+        assert torn == 0 or (half_moved and not fresh)  # between two moves of a replacement
+    if not half_moved:
+        assert {path.name for path in out.glob("recordings/*")} == {path.name for path in out.glob("segments/*")}
+    commits.recover(str(out))
+    assert_whole(str(out))
+
+
+def first_run(tmp_path: Path, drive: Drive, seed: int, *, again: bool) -> tuple[Path, Path]:
+    """Return an output to disturb (empty, or, for `again`, finished once) and what an undisturbed run makes of it."""
+    start, expected = tmp_path / "start", tmp_path / "expected"
+    start.mkdir()
+    if again:
+        assert drive(start, seed) == 0
+    shutil.copytree(start, expected)
+    assert drive(expected, seed, again=again) == 0
+    assert_whole(str(expected))
+    return start, expected
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["fresh", "replacing"])
+def test_killed_before_any_change_of_the_file_system(tmp_path: Path, drive: Drive, seed: int, again: bool) -> None:
+    start, expected = first_run(tmp_path, drive, seed, again=again)
+    for at in range(1, 1000):
+        out = tmp_path / f"out{at}"
+        shutil.copytree(start, out)
+        ended = drive(out, seed, again=again, at=at, how="kill")
+        if ended == 0:  # there is no such step any more
+            break
+        assert ended == KILLED
+        assert_readers_see_whole_commits(out, fresh=not again)
+        assert drive(out, seed, again=again) == 0
+        assert_whole(str(out))
+        assert_same_tables(str(out), str(expected))
+        shutil.rmtree(out)
+    assert at > 50
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["fresh", "replacing"])
+def test_interrupted_before_any_change_of_the_file_system(tmp_path: Path, drive: Drive, seed: int, again: bool) -> None:
+    start, expected = first_run(tmp_path, drive, seed, again=again)
+    for at in range(1, 1000):
+        out = tmp_path / f"out{at}"
+        shutil.copytree(start, out)
+        ended = drive(out, seed, again=again, at=at, how="interrupt")
+        if ended == 0:
+            break
+        assert ended == INTERRUPTED
+        assert_whole(str(out))  # without another opening: the driver has cleaned up behind itself
+        assert drive(out, seed, again=again) == 0
+        assert_same_tables(str(out), str(expected))
+        shutil.rmtree(out)
+    assert at > 50
+
+
+def test_killed_at_random_again_and_again(tmp_path: Path, drive: Drive, seed: int) -> None:
+    rng = random.Random(seed)
+    start, expected = first_run(tmp_path, drive, seed, again=True)
+    kills = 0
+    for _ in range(100):
+        ended = drive(start, seed, again=True, kill_after_s=rng.uniform(0.0, 0.12))
+        if ended == 0:
+            break
+        assert ended == KILLED
+        kills += 1
+        assert_readers_see_whole_commits(start, fresh=False)
+    assert kills
+    assert drive(start, seed, again=True) == 0
+    assert_whole(str(start))
+    assert_same_tables(str(start), str(expected))
+
+
+def test_killed_at_random_on_an_object_store(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    with s3_server(), started() as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        out = "s3://audio/out"
+        ends = []
+        for again in (False, True):
+            for kill in [rng.uniform(0.2, 1.5) for _ in range(4)] + [None]:
+                order: dict[str, Any] = {"out": out, "seed": seed, "again": again}
+                process.stdin.write(json.dumps(order | ({"kill_after_s": kill} if kill else {})) + "\n")
+                process.stdin.flush()
+                ends.append(int(process.stdout.readline()))
+            assert ends[-1] == 0
+            expected = str(tmp_path / "expected")
+            work(expected, seed, again)
+            assert_whole(out)
+            assert_same_tables(out, expected)
+        assert KILLED in ends
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_each_recording_has_one_row_in_any_order_with_replays(tmp_path: Path, seed: int, number: int) -> None:
+    rng = random.Random(seed)
+    names = listing(rng.randint(1, 40))
+    options = LedgerOptions(
+        flush_recordings=rng.randint(1, 20), flush_segments=rng.randint(1, 100), flush_s=rng.choice([0.0, 30.0])
+    )
+    out = str(tmp_path)
+    told = []
+    with Ledger.open(out, CONFIG, model="base", options=options) as ledger:
+        missing = ledger.todo(names + rng.sample(names, len(names) // 2))
+        assert missing == names
+        while missing:
+            for items in shuffled(missing, seed, rng, healed=False, lost=0.2):
+                told += [finished.outcome.recording.id for finished in ledger.receive(items)]
+            missing = ledger.missing()
+        assert ledger.receive([item for name in names for item in material(name, seed)]) == []
+        assert ledger.done == len(names)
+    assert sorted(told) == [name.id for name in names]
+    assert sorted(row["recording_id"] for row in read_table(out, "recordings")) == [name.id for name in names]
+    assert_whole(out)
+    (run,) = read_runs(out)
+    assert sum(run["counts"][status] for status in ("ok", "partial", "failed")) == len(names)
+
+
+def test_an_undisturbed_run_depends_on_nothing_but_its_material(tmp_path: Path, seed: int) -> None:
+    for name in ("a", "b"):
+        work(str(tmp_path / name), seed, again=False)
+    assert_same_tables(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert len(list((tmp_path / "a" / "recordings").iterdir())) >= len(recordings(False)) / OPTIONS.flush_recordings
+
+
+def test_the_comparison_of_tables_finds_a_difference(tmp_path: Path, seed: int) -> None:
+    work(str(tmp_path / "a"), seed, again=False)
+    work(str(tmp_path / "b"), seed + 1, again=False)
+    with pytest.raises(AssertionError, match="is .* and|keys differ"):
+        assert_same_tables(str(tmp_path / "a"), str(tmp_path / "b"))
