@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +22,7 @@ from pipeline import rows
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
 from pipeline.stages import Plan, Stage, Transform, in_process
-from pipeline.types import Failure, Finished, Recording, setting
+from pipeline.types import Failure, Finished, Recording, Transcript, setting
 
 if TYPE_CHECKING:
     import ray.data
@@ -56,12 +59,12 @@ def complete(
 ) -> Iterator[tuple[list[Finished], int]]:
     """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes."""
     for _ in range(ROUNDS):
-        for table in runner(plan, recordings):
-            items = list(rows.read_transcripts(table))
-            yield ledger.receive(items), sum(len(item.span) for item in items if hasattr(item, "span"))
-        recordings = ledger.missing()
         if not recordings:
             return
+        for table in runner(plan, recordings):
+            items = list(rows.read_transcripts(table))
+            yield ledger.receive(items), sum(len(item.span) for item in items if isinstance(item, Transcript))
+        recordings = ledger.missing()
     for recording in recordings:
         yield [ledger.quarantine(recording, LOST)], 0
 
@@ -115,21 +118,25 @@ class RayRunner:
         if self._joined:
             return
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-        os.environ |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-        import ray.data
-
+        os.environ |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
         here: dict[str, Any] = {
             "num_cpus": max(4, os.cpu_count() or 1),  # tokens, not cores: reading, cutting and marking keep moving
             "include_dashboard": False,
             "object_store_memory": int(self._options.object_store_gb * 1e9),
         }
         address = self._options.address
-        try:
-            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
-        except (ConnectionError, ValueError) as error:
-            raise UserError(
-                f"no Ray cluster answers at {address}: {error}", "leave --address out to run here"
-            ) from error
+        _reach(address)
+        with _silent_stderr():
+            import ray.data
+
+            try:
+                ray.init(
+                    address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here)
+                )
+            except (ConnectionError, ValueError) as error:
+                raise UserError(
+                    f"no Ray cluster answers at {address}: {error}", "leave --address out to run here"
+                ) from error
         self._joined = True
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -138,6 +145,31 @@ class RayRunner:
         context.print_on_execution_start = False
         context.target_max_block_size = 16 << 20  # the first passages leave early: 9 minutes of PCM
         context.execution_no_progress_timeout_s = -1  # one long recording may work alone for hours
+
+
+def _reach(address: str) -> None:
+    """UserError when nobody listens at HOST:PORT (`ray://` or not): Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster answers at {address}: {error}", "leave --address out to run here") from error
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what Ray's C++ parts print while they start; what goes wrong there is raised, too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def pack(recordings: Sequence[Recording], limit: int, bytes_limit: int = 64 << 20) -> Iterator[list[Recording]]:

@@ -16,11 +16,14 @@ import time
 import traceback
 from typing import Any
 
+import pandas as pd
+import pyarrow.dataset
 from material import CONFIG, listing, shuffled
 
 from pipeline.ledger import Ledger, LedgerOptions
 from pipeline.types import Recording
 
+LOADED_LAZILY = (pd, pyarrow.dataset)  # by pyarrow: once here, not in each driver
 OPTIONS = LedgerOptions(flush_recordings=7)
 INTERRUPTED = 3  # exit code
 

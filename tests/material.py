@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pipeline.score import ScoreOptions, mark
 from pipeline.types import (
@@ -74,7 +75,7 @@ def shuffled(
 
 def _transcript(rng: random.Random, recording: Recording, index: int, span: Span) -> Transcript:
     cuts = sorted({span.start, span.end, *(rng.randint(span.start, span.end) for _ in range(rng.randint(0, 4)))})
-    pieces = [Span(start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+    pieces = [Span(start, end) for start, end in pairwise(cuts)]
     speech = tuple(piece for piece in pieces if rng.random() < 0.7)
     language = rng.choice(["en", "de", "fr"])
     segments = tuple(_segment(rng, piece, language) for piece in pieces if rng.random() < 0.8)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+import whisper
 from whisper.model import ModelDimensions
 from whisper.model import Whisper as ReferenceWhisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+from pipeline.types import Pcm
 from pipeline.whisper.model import AUDIO_POSITIONS, TEXT_POSITIONS, Whisper
 
 
@@ -20,6 +24,16 @@ def tokenizer(*, multilingual: bool = True, languages: int = 99) -> Tokenizer:
         return get_tokenizer(multilingual, num_languages=languages, language="en", task="transcribe")
 
 
+def transcribe(ours: Whisper, pcm: Pcm, **options: Any) -> list[dict[str, Any]]:
+    """Return the segments that carry text, by the reference's own loop in float32 with the weights of `ours`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        audio = pcm.astype(np.float32) / 32_768
+        segments = whisper.transcribe(model(ours), audio, temperature=0.0, fp16=False, **options)["segments"]
+    return [segment for segment in segments if segment["text"].strip()]
+
+
+@lru_cache(maxsize=1)
 def model(ours: Whisper) -> ReferenceWhisper:
     """Return the reference's model with the weights of `ours`."""
     d = ours.dims

@@ -24,6 +24,10 @@ from pipeline.ledger import Ledger, LedgerOptions
 
 TESTS = Path(__file__).parent
 KILLED = -9
+FRESH_OR_REPLACING = [
+    pytest.param(False, id="fresh"),
+    pytest.param(True, id="replacing", marks=pytest.mark.slow),
+]
 
 Drive = Callable[..., int]
 
@@ -94,7 +98,7 @@ def first_run(tmp_path: Path, drive: Drive, seed: int, *, again: bool) -> tuple[
     return start, expected
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["fresh", "replacing"])
+@pytest.mark.parametrize("again", FRESH_OR_REPLACING)
 def test_killed_before_any_change_of_the_file_system(tmp_path: Path, drive: Drive, seed: int, again: bool) -> None:
     start, expected = first_run(tmp_path, drive, seed, again=again)
     for at in range(1, 1000):
@@ -112,7 +116,7 @@ def test_killed_before_any_change_of_the_file_system(tmp_path: Path, drive: Driv
     assert at > 50
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["fresh", "replacing"])
+@pytest.mark.parametrize("again", FRESH_OR_REPLACING)
 def test_interrupted_before_any_change_of_the_file_system(tmp_path: Path, drive: Drive, seed: int, again: bool) -> None:
     start, expected = first_run(tmp_path, drive, seed, again=again)
     for at in range(1, 1000):
@@ -122,7 +126,7 @@ def test_interrupted_before_any_change_of_the_file_system(tmp_path: Path, drive:
         if ended == 0:
             break
         assert ended == INTERRUPTED
-        assert_whole(str(out))  # without another opening: the driver has cleaned up behind itself
+        assert_readers_see_whole_commits(out, fresh=not again)
         assert drive(out, seed, again=again) == 0
         assert_same_tables(str(out), str(expected))
         shutil.rmtree(out)
@@ -133,17 +137,16 @@ def test_killed_at_random_again_and_again(tmp_path: Path, drive: Drive, seed: in
     rng = random.Random(seed)
     start, expected = first_run(tmp_path, drive, seed, again=True)
     kills = 0
-    for _ in range(100):
-        ended = drive(start, seed, again=True, kill_after_s=rng.uniform(0.0, 0.12))
-        if ended == 0:
-            break
-        assert ended == KILLED
-        kills += 1
-        assert_readers_see_whole_commits(start, fresh=False)
-    assert kills
-    assert drive(start, seed, again=True) == 0
-    assert_whole(str(start))
-    assert_same_tables(str(start), str(expected))
+    for number in range(20):
+        out = tmp_path / f"out{number}"
+        shutil.copytree(start, out)
+        while (ended := drive(out, seed, again=True, kill_after_s=rng.uniform(0.0, 0.1))) != 0:
+            assert ended == KILLED
+            kills += 1
+            assert_readers_see_whole_commits(out, fresh=False)
+        assert_whole(str(out))
+        assert_same_tables(str(out), str(expected))
+    assert kills > 10
 
 
 def test_killed_at_random_on_an_object_store(tmp_path: Path, seed: int) -> None:
@@ -184,7 +187,7 @@ def test_each_recording_has_one_row_in_any_order_with_replays(tmp_path: Path, se
                 told += [finished.outcome.recording.id for finished in ledger.receive(items)]
             missing = ledger.missing()
         assert ledger.receive([item for name in names for item in material(name, seed)]) == []
-        assert ledger.done == len(names)
+    assert ledger.done == len(names)
     assert sorted(told) == [name.id for name in names]
     assert sorted(row["recording_id"] for row in read_table(out, "recordings")) == [name.id for name in names]
     assert_whole(out)
@@ -202,5 +205,5 @@ def test_an_undisturbed_run_depends_on_nothing_but_its_material(tmp_path: Path, 
 def test_the_comparison_of_tables_finds_a_difference(tmp_path: Path, seed: int) -> None:
     work(str(tmp_path / "a"), seed, again=False)
     work(str(tmp_path / "b"), seed + 1, again=False)
-    with pytest.raises(AssertionError, match="is .* and|keys differ"):
+    with pytest.raises(AssertionError, match=r"is .* and|keys differ"):
         assert_same_tables(str(tmp_path / "a"), str(tmp_path / "b"))

@@ -1,0 +1,175 @@
+"""The engine on real speech: the reference's words and numbers, whoever shares the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+
+from pipeline.decode import Decoder
+from pipeline.types import SAMPLE_RATE, Passage, Segment, Span, Transcript
+from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.options import WhisperOptions
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
+LANGUAGES = {
+    "en_switchboard.mp3": "en",
+    "es_centralita.opus": "es",
+    "fr_standard.m4a": "fr",
+    "it_centralino.flac": "it",
+    "ru_kommutator.ogg": "ru",
+}
+# What the reference does: no jumps, no fallback here (its samples are other random numbers than ours).
+PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,))
+
+
+@pytest.fixture(scope="module")
+def passages() -> dict[str, Passage]:
+    return {name: passage(name, language) for name, language in LANGUAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def engine() -> WhisperEngine:
+    return WhisperEngine(PLAIN)
+
+
+def passage(name: str, language: str | None) -> Passage:
+    """Return a whole example as one passage, all of it speech."""
+    path = str(EXAMPLES / name)
+    pcm = np.concatenate(list(Decoder(lambda: open(path, "rb"), path).blocks()))  # noqa: SIM115 (the decoder closes it)
+    return Passage(name, 0, 0, pcm, (Span(0, len(pcm)),), language)
+
+
+def with_options(engine: WhisperEngine, options: WhisperOptions) -> WhisperEngine:
+    """Return the engine with other options on the same weights."""
+    other = object.__new__(WhisperEngine)
+    other.__dict__ |= engine.__dict__ | {"options": options}
+    return other
+
+
+def answers(engine: WhisperEngine, *passages: Passage) -> dict[str, Transcript]:
+    return {transcript.recording_id: transcript for transcript in engine.transcribe(iter(passages))}
+
+
+def said(segments: tuple[Segment, ...]) -> list[tuple[float, float, str]]:
+    return [(segment.start / SAMPLE_RATE, segment.end / SAMPLE_RATE, segment.text) for segment in segments]
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("en_switchboard.mp3", "passage"),
+        ("ru_kommutator.ogg", "none"),
+        *(pytest.param(name, context, marks=pytest.mark.slow) for name in LANGUAGES for context in ("none", "passage")),
+    ],
+)
+def test_greedy_text_times_and_scores_equal_the_reference(
+    engine: WhisperEngine, passages: dict[str, Passage], name: str, context: str
+) -> None:
+    one = passages[name]
+    ours = answers(with_options(engine, replace(PLAIN, context=context)), one)[name].segments
+    theirs = reference.transcribe(
+        engine.model, one.pcm, language=one.language, condition_on_previous_text=context == "passage"
+    )
+    length = len(one.pcm) / SAMPLE_RATE  # our segments end with the audio, the reference's may run over it
+    assert said(ours) == [
+        (pytest.approx(s["start"], abs=1e-6), pytest.approx(min(s["end"], length), abs=1e-6), s["text"].strip())
+        for s in theirs
+    ]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.avg_logprob == pytest.approx(other["avg_logprob"], abs=1e-3)
+        assert mine.no_speech_prob == pytest.approx(other["no_speech_prob"], abs=1e-3)
+        assert mine.compression_ratio == other["compression_ratio"]
+
+
+def test_translation_equals_the_reference(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
+    one = passages["fr_standard.m4a"]
+    ours = answers(with_options(engine, replace(PLAIN, task="translate")), one)[one.recording_id].segments
+    theirs = reference.transcribe(
+        engine.model, one.pcm, language="fr", task="translate", condition_on_previous_text=False
+    )
+    assert [segment.text for segment in ours] == [segment["text"].strip() for segment in theirs]
+
+
+def test_language_is_heard(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
+    heard = answers(engine, *(replace(one, language=None) for one in passages.values()))
+    assert {name: transcript.language for name, transcript in heard.items()} == LANGUAGES
+
+
+def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
+    # Gates that nothing passes: every temperature is tried, so that sampling is held, too.
+    strict = with_options(engine, replace(PLAIN, temperatures=(0.0, 0.4, 1.0), logprob_threshold=-0.01))
+    together = answers(strict, *(clip(one, 12) for one in passages.values()))
+    for name in ("es_centralita.opus", "ru_kommutator.ogg"):
+        alone, among = answers(strict, clip(passages[name], 12))[name], together[name]
+        assert said(alone.segments) == said(among.segments)
+        for mine, other in zip(alone.segments, among.segments, strict=True):
+            # Sums over a row may run in another order beside other rows: the last bits, no more.
+            scores = [score for attempt in mine.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)]
+            assert scores == pytest.approx(
+                [score for attempt in other.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)],
+                abs=1e-5,
+            )
+
+
+def clip(one: Passage, seconds: int) -> Passage:
+    pcm = one.pcm[: seconds * SAMPLE_RATE]
+    return replace(one, pcm=pcm, spans=(Span(0, len(pcm)),))
+
+
+def test_slots_fewer_than_passages_are_refilled(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
+    few = with_options(engine, PLAIN)
+    few.slots = 2
+    clips = [clip(one, 10) for one in passages.values()]
+    refilled, roomy = answers(few, *clips), answers(engine, *clips)
+    assert {name: said(one.segments) for name, one in refilled.items()} == {
+        name: said(one.segments) for name, one in roomy.items()
+    }
+
+
+def test_engine_goes_on_while_nothing_comes_in(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
+    def dripping() -> Iterator[Passage | None]:
+        for one in passages.values():
+            yield clip(one, 5)
+            yield from [None] * 50
+
+    assert {transcript.recording_id for transcript in engine.transcribe(dripping())} == set(LANGUAGES)
+
+
+def test_failed_window_tries_all_temperatures_and_best_attempt_stands(
+    engine: WhisperEngine, passages: dict[str, Passage]
+) -> None:
+    schedule = (0.0, 0.5, 1.0)
+    strict = with_options(engine, replace(PLAIN, temperatures=schedule, logprob_threshold=-0.01))
+    one = clip(passages["en_switchboard.mp3"], 8)
+    best = answers(strict, one)[one.recording_id].segments[0]
+    assert tuple(attempt.temperature for attempt in best.attempts) == schedule
+    assert best.avg_logprob == max(attempt.avg_logprob for attempt in best.attempts)
+    strict.options = replace(strict.options, exhausted="last")
+    last = answers(strict, one)[one.recording_id].segments[0]
+    assert last.temperature == 1.0
+    assert last.avg_logprob == last.attempts[-1].avg_logprob
+
+
+def test_window_without_speech_and_without_confidence_is_skipped(engine: WhisperEngine) -> None:
+    silence = Passage("silence", 0, 0, np.zeros(10 * SAMPLE_RATE, np.int16), (Span(0, 10 * SAMPLE_RATE),), "en")
+    gated = with_options(engine, replace(PLAIN, logprob_threshold=0.0, no_speech_threshold=0.1))
+    assert answers(gated, silence)["silence"].segments == ()
+
+
+def test_long_stretches_without_speech_are_jumped_over(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
+    speech = passages["en_switchboard.mp3"].pcm[: 10 * SAMPLE_RATE]
+    gap = np.zeros(40 * SAMPLE_RATE, np.int16)
+    late = Span(50 * SAMPLE_RATE, 60 * SAMPLE_RATE)
+    pcm = np.concatenate([speech, gap, speech])
+    one = Passage("gap", 0, 0, pcm, (Span(0, 10 * SAMPLE_RATE), late), "en")
+    jumping = with_options(engine, replace(PLAIN, jump_s=3.0))
+    segments = answers(jumping, one)["gap"].segments
+    middle = [segment for segment in segments if segment.start > 12 * SAMPLE_RATE and segment.end < 49 * SAMPLE_RATE]
+    assert middle == []
+    assert any(segment.start >= 49 * SAMPLE_RATE for segment in segments)

@@ -1,0 +1,116 @@
+"""The tables' schemas: every column explains itself, and the rows that are written have exactly these columns."""
+
+from __future__ import annotations
+
+import pkgutil
+
+import pyarrow as pa
+import pytest
+from material import listing, material
+
+import schemas
+from pipeline import rows, score
+from pipeline.types import Finished, Outcome, Transcript
+from schemas.recordings import RECORDINGS
+from schemas.segments import SEGMENTS
+from schemas.words import WORDS
+
+TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS}
+COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in TABLES for field in TABLES[table]]
+UNITS = {"s", "Hz", "bytes", "nats"}
+# The words that a column of a physical quantity is named by, and its unit.
+QUANTITIES = {
+    "start": "s",
+    "end": "s",
+    "duration_s": "s",
+    "speech_s": "s",
+    "speechless": "s",
+    "size_bytes": "bytes",
+    "sample_rate": "Hz",
+    "avg_logprob": "nats",
+    "evidence": "nats",
+    "evidence_per_token": "nats",
+}
+
+
+def finished() -> list[Finished]:
+    """Return recordings of all kinds: ok, partial, failed, with and without words."""
+    found = []
+    for recording in listing(60):
+        items = material(recording, seed=1)
+        transcripts = [item for item in items if isinstance(item, Transcript)]
+        (outcome,) = (item for item in items if isinstance(item, Outcome))
+        found.append(score.finish(transcripts, outcome))
+    assert {item.outcome.status for item in found} == {"ok", "partial", "failed"}
+    return found
+
+
+def written(table: str) -> pa.Table:
+    """Return the rows that are written for `finished()`."""
+    if table == "recordings":
+        return rows.recording_rows(finished(), part="p", model="m", config_hash="c", run_id="r")
+    return rows.segment_rows(finished()) if table == "segments" else rows.word_rows(finished())
+
+
+def test_each_table_has_a_file() -> None:
+    files = {module.name for module in pkgutil.iter_modules(schemas.__path__)}
+    assert files == {*TABLES, "column"}
+
+
+@pytest.mark.parametrize(("table", "field"), COLUMNS)
+def test_a_column_has_a_sentence(table: str, field: pa.Field) -> None:
+    doc = field.metadata[b"doc"].decode()
+    assert doc[0].isupper() or doc[0].isdigit() or doc.startswith(("ok;", "transcribe,", "ffmpeg's"))
+    assert doc.endswith(".")
+    assert "—" not in doc
+
+
+@pytest.mark.parametrize(("table", "field"), COLUMNS)
+def test_a_physical_quantity_has_its_unit(table: str, field: pa.Field) -> None:
+    unit = field.metadata[b"unit"].decode()
+    assert unit == QUANTITIES.get(field.name, "")
+    if field.name.endswith("_s"):
+        assert unit == "s"
+
+
+def test_only_known_units_are_used() -> None:
+    assert {field.metadata[b"unit"].decode() for schema in TABLES.values() for field in schema} - {""} <= UNITS
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_columns_have_different_names(table: str) -> None:
+    assert len(set(TABLES[table].names)) == len(TABLES[table])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_rows_have_exactly_the_columns_of_the_schema(table: str) -> None:
+    made = written(table)
+    assert made.num_rows
+    assert made.schema.equals(TABLES[table], check_metadata=True)
+    made.validate(full=True)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_columns_that_cannot_be_null_are_not(table: str) -> None:
+    made = written(table)
+    assert [field.name for field in made.schema if not field.nullable and made[field.name].null_count] == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_no_rows_have_the_columns_too(table: str) -> None:
+    empty = {
+        "recordings": rows.recording_rows([], part="p", model="m", config_hash="c", run_id="r"),
+        "segments": rows.segment_rows([]),
+        "words": rows.word_rows([]),
+    }[table]
+    assert empty.num_rows == 0
+    assert empty.schema.equals(TABLES[table], check_metadata=True)
+
+
+def test_keys_of_the_rows_join() -> None:
+    recordings, segments, words = (written(table).to_pylist() for table in TABLES)
+    ids = {row["recording_id"] for row in recordings}
+    assert {row["recording_id"] for row in segments} <= ids
+    keys = {(row["recording_id"], row["index"]) for row in segments}
+    assert len(keys) == len(segments)
+    assert {(row["recording_id"], row["segment"]) for row in words} <= keys
