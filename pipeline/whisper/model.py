@@ -55,6 +55,7 @@ class Feedforward(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] -> [..., D]."""
         return steady(self.down, F.gelu(steady(self.up, self.norm(x))))
 
 
@@ -118,6 +119,7 @@ class EncoderLayer(nn.Module):
         self.mlp = Feedforward(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [N, A, D] -> [N, A, D]."""
         x = x + self.attention.attend(*self.attention.project(x))
         return x + self.mlp(x)  # type: ignore[no-any-return]
 
