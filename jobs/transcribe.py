@@ -11,7 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,8 +135,8 @@ def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], runner: Runner) 
     """Run the plan over `todo`, say how far it is, and return the counts."""
     statuses: Counter[str] = Counter({"ok": 0, "partial": 0, "failed": 0})
     segments = flagged = 0
-    with Progress(todo) as progress:
-        for finished, samples in complete(plan, ledger, todo, runner):
+    with Progress(todo) as progress, closing(complete(plan, ledger, todo, runner)) as receipts:
+        for finished, samples in receipts:
             progress.update(finished, samples)
             statuses.update(item.outcome.status for item in finished)
             segments += sum(len(item.segments) for item in finished)

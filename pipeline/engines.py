@@ -19,7 +19,7 @@ class FakeEngine:
 
     seconds_per_window: float = 0.0  # time that 30 s of audio take
 
-    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript]:
+    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """See `pipeline.types.Engine`."""
         for passage in passages:
             if passage is None:

@@ -10,8 +10,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ROUNDS = 3
 LOST = Failure("worker", "lost", f"no answer in {ROUNDS} rounds: its worker died or its block was lost", retryable=True)
 
-Runner = Callable[[Plan, Sequence[Recording]], Iterator[pa.Table]]
+Runner = Callable[[Plan, Sequence[Recording]], Generator[pa.Table, None, None]]
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,21 @@ class RayOptions:
 
 def complete(
     plan: Plan, ledger: Ledger, recordings: Sequence[Recording], runner: Runner
-) -> Iterator[tuple[list[Finished], int]]:
+) -> Generator[tuple[list[Finished], int], None, None]:
     """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes."""
     for _ in range(ROUNDS):
         if not recordings:
             return
-        for table in runner(plan, recordings):
-            items = list(rows.read_transcripts(table))
-            yield ledger.receive(items), sum(len(item.span) for item in items if isinstance(item, Transcript))
+        with closing(runner(plan, recordings)) as tables:
+            for table in tables:
+                items = list(rows.read_transcripts(table))
+                yield ledger.receive(items), sum(len(item.span) for item in items if isinstance(item, Transcript))
         recordings = ledger.missing()
     for recording in recordings:
         yield [ledger.quarantine(recording, LOST)], 0
 
 
-def local(plan: Plan, recordings: Sequence[Recording]) -> Iterator[pa.Table]:
+def local(plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
     """Runner in this process: no Ray, one recording after the other."""
     yield from in_process(plan, (rows.recordings_table([recording]) for recording in recordings))
 
@@ -83,7 +84,7 @@ class RayRunner:
         self._joined = False
         self._seen: set[str] = set()
 
-    def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Iterator[pa.Table]:
+    def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
         self._join()
         import ray.data

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -46,10 +47,14 @@ Plan = tuple[Stage, ...]
 
 
 def in_process(plan: Plan, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Run `tables` through `plan` in this process, lazily."""
-    for stage in plan:
-        tables = stage.make()(tables)
-    yield from tables
+    """Run `tables` through `plan` in this process, lazily. Closing the iterator stops what works in threads."""
+    with ExitStack() as stack:
+        for stage in plan:
+            transform = stage.make()
+            if isinstance(transform, Transcribe):
+                stack.callback(transform.close)
+            tables = transform(tables)
+        yield from tables
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def _mark_tables(options: ScoreOptions, tables: Iterable[pa.Table]) -> Iterator[
         yield rows.transcripts_table(item if isinstance(item, Outcome) else score.mark(item, options) for item in items)
 
 
+POLL_S = 0.5  # between two looks at whether the other side is still there
 Answer = Transcript | BaseException
 Inbox = queue.SimpleQueue[tuple[Passage, queue.SimpleQueue[Answer]]]
 
@@ -154,7 +160,9 @@ class Transcribe:
         self._inbox: Inbox = queue.SimpleQueue()
         self._waiting: dict[tuple[str, int], deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
         self._broken: BaseException | None = None
-        threading.Thread(target=self._run, name="engine", daemon=True).start()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
 
     def __call__(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Yield a table for each answer, and closing rows as they come."""
@@ -172,10 +180,15 @@ class Transcribe:
         for _ in range(pending):
             yield self._answer(answers)
 
+    def close(self) -> None:
+        """Stop the engine after its current step: a process must not end while torch works in another thread."""
+        self._closing = True
+        self._thread.join()
+
     def _answer(self, answers: queue.SimpleQueue[Answer]) -> pa.Table:
         while True:
             try:
-                answer: Answer | None = answers.get(timeout=1.0)
+                answer: Answer | None = answers.get(timeout=POLL_S)
             except queue.Empty:
                 answer = self._broken  # the engine broke before it saw the passage
             if isinstance(answer, BaseException):
@@ -186,6 +199,10 @@ class Transcribe:
     def _run(self) -> None:
         try:
             for transcript in self._engine.transcribe(self._feed()):
+                if self._closing:
+                    return
+                if transcript is None:
+                    continue
                 key = (transcript.recording_id, transcript.passage)
                 self._waiting[key].popleft().put(transcript)
                 if not self._waiting[key]:
@@ -197,11 +214,12 @@ class Transcribe:
 
     def _feed(self) -> Iterator[Passage | None]:
         """Yield what comes in; None while there is nothing and the engine has work."""
-        while True:
+        while not self._closing:
             try:
-                passage, answers = self._inbox.get(block=not self._waiting)
+                passage, answers = self._inbox.get(timeout=0 if self._waiting else POLL_S)
             except queue.Empty:
-                yield None
+                if self._waiting:
+                    yield None
                 continue
             self._waiting[passage.recording_id, passage.index].append(answers)
             yield passage

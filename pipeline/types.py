@@ -191,6 +191,10 @@ class Finished:
 class Engine(Protocol):
     """Speech to text: `whisper.engine.WhisperEngine` is the real one, `engines.FakeEngine` ships for tests."""
 
-    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript]:
-        """Answer each passage once, in any order. `None` in the input says: nothing to take right now, go on."""
+    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
+        """Answer each passage once, in any order.
+
+        `None` in the input says: nothing to take right now, go on. `None` in the output: nothing to give yet; it comes
+        often, so that the caller can stop.
+        """
         ...

@@ -84,8 +84,8 @@ class WhisperEngine:
         self.slots = options.slots or (16 if self.device.type == "cpu" else 128)
 
     @torch.inference_mode()
-    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript]:
-        """Answer each passage once, in any order. `None` in the input says: nothing to take right now, go on."""
+    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
+        """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
         source = iter(passages)
         greedy: Slots[Window] = Slots(self.model, self.rules, self.slots, 1, sampling=False)
         lanes = {False: greedy}
@@ -103,7 +103,7 @@ class WhisperEngine:
                 few = max(1, self.slots // 4)
                 lanes[True] = Slots(self.model, self.rules, few, self.options.best_of, sampling=True)
             for sampling, lane in lanes.items():
-                self._fill(lane, waiting[sampling])
+                yield from self._fill(lane, waiting[sampling])
                 if lane.busy:
                     lane.step()
                 for slot in lane.ended():
@@ -115,6 +115,7 @@ class WhisperEngine:
                         window.audio = lane.audio(slot)
                         lane.release(slot)
                         waiting[True].append(window)
+            yield None
 
     def _reel(self, passage: Passage) -> Reel:
         pcm = torch.from_numpy(passage.pcm.copy()).to(self.device)
@@ -155,12 +156,13 @@ class WhisperEngine:
             return reel.seek
         return reel.seek + (gap - MARGIN) // audio.HOP
 
-    def _fill(self, lane: Slots[Window], waiting: deque[Window]) -> None:
-        """Encode what is new and admit what fits."""
+    def _fill(self, lane: Slots[Window], waiting: deque[Window]) -> Iterator[None]:
+        """Encode what is new and admit what fits; yield after each encoding."""
         windows = [waiting.popleft() for _ in range(min(lane.free, len(waiting)))]
         for window in windows:
             if window.audio is None:
                 self._encode(window)
+                yield None
         if windows:
             lane.admit([self._order(window, lane.width) for window in windows])
 
