@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,10 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
         whisper = _resolve(collect(WhisperOptions, values), machines, gpus)
         engines.check_languages(whisper, {r.language for r in recordings if r.language})
         config = _config(whisper, job, values)
-        with Ledger.open(out, config, model=whisper.model, retry_failed=job.retry_failed) as ledger:
+        with (
+            _interruptible(out, len(recordings)),
+            Ledger.open(out, config, model=whisper.model, retry_failed=job.retry_failed) as ledger,
+        ):
             todo = ledger.todo(recordings)
             _tell_resume(len(recordings) - len(todo), len(todo), out)
             counts = _run(_plan(whisper, machines, gpus, values), ledger, todo, runner)
@@ -78,6 +82,17 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     click.echo(json.dumps(counts))
     if counts["failed"] > job.max_failed * max(1, len(todo)):
         sys.exit(1)
+
+
+@contextmanager
+def _interruptible(out: str, recordings: int) -> Iterator[None]:
+    """Let SIGTERM end the job as Ctrl-C does, and say how to go on after the ledger has committed what is complete."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"what is complete of {recordings} recordings is in {out}; run the same command to go on", err=True)
+        raise
 
 
 @contextmanager

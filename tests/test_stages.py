@@ -1,0 +1,146 @@
+"""The stages on real files: what is cut, what is listened to, and who gets the answers."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import rows, stages
+from pipeline.decode import find_ffmpeg
+from pipeline.engines import FAKE
+from pipeline.score import ScoreOptions
+from pipeline.stages import (
+    CutOptions,
+    Plan,
+    Transcribe,
+    cut,
+    cut_stage,
+    in_process,
+    mark_stage,
+    transcribe_stage,
+)
+from pipeline.types import Outcome, Passage, Recording, Span, Transcript
+from pipeline.whisper.options import WhisperOptions
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
+FAKE_PLAN: Plan = (
+    cut_stage(CutOptions()),
+    transcribe_stage(WhisperOptions(model=FAKE)),
+    mark_stage(ScoreOptions()),
+)
+
+
+def recording(path: Path) -> Recording:
+    return Recording(path.name, str(path), path.stat().st_size)
+
+
+def listened(path: Path) -> tuple[list[Passage], Outcome]:
+    *passages, outcome = cut(recording(path), CutOptions())
+    assert isinstance(outcome, Outcome)
+    assert all(isinstance(passage, Passage) for passage in passages)
+    return [passage for passage in passages if isinstance(passage, Passage)], outcome
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    subprocess.run([find_ffmpeg(), "-v", "error", "-y", *map(str, arguments)], check=True, stdin=subprocess.DEVNULL)
+
+
+def test_every_sample_is_in_a_passage_or_in_a_speechless_stretch() -> None:
+    passages, outcome = listened(EXAMPLES / "episode.m4a")
+    stretches = sorted([*(p.span for p in passages), *outcome.speechless], key=lambda span: span.start)
+    assert stretches[0].start == 0
+    assert [span.end for span in stretches[:-1]] == [span.start for span in stretches[1:]]
+    assert stretches[-1].end == outcome.duration
+    assert outcome.passages == len(passages)
+    assert outcome.status == "ok"
+
+
+def test_broken_file_has_only_its_closing_row_with_the_words_of_ffmpeg() -> None:
+    passages, outcome = listened(EXAMPLES / "truncated.m4a")
+    assert passages == []
+    assert outcome.status == "failed"
+    assert outcome.failure is not None
+    assert "moov atom not found" in outcome.failure.message
+
+
+def test_absent_file_has_only_its_closing_row() -> None:
+    *passages, outcome = cut(Recording("gone", "/nowhere/gone.mp3"), CutOptions())
+    assert passages == []
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure is not None
+    assert outcome.failure.kind == "not_found"
+
+
+def test_silence_and_music_have_no_passages() -> None:
+    for name in ("silence.wav", "music.mp3"):
+        passages, outcome = listened(EXAMPLES / name)
+        assert passages == []
+        assert outcome.speechless == (Span(0, outcome.duration),)
+
+
+def test_channels_that_cancel_are_heard_through_one_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "inverted.flac"
+    ffmpeg("-i", EXAMPLES / "fr_standard.m4a", "-af", "pan=stereo|c0=c0|c1=-1*c0", path)
+    passages, outcome = listened(path)
+    assert passages
+    assert outcome.media.selection == "channel 0"
+
+
+def test_speech_in_the_second_track_only_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    silence = ("-f", "lavfi", "-t", "35", "-i", "anullsrc=r=16000:cl=mono")
+    ffmpeg(*silence, "-i", EXAMPLES / "fr_standard.m4a", "-map", "0:a", "-map", "1:a", "-c:a", "flac", path)
+    passages, outcome = listened(path)
+    assert passages
+    assert outcome.media.selection == "track 1 mix"
+
+
+def test_packing_of_the_input_does_not_change_the_rows() -> None:
+    recordings = [recording(path) for path in sorted(EXAMPLES.iterdir())]
+    alone = in_process(FAKE_PLAN, (rows.recordings_table([one]) for one in recordings))
+    together = in_process(FAKE_PLAN, [rows.recordings_table(recordings)])
+
+    def content(tables: Iterator[object]) -> set[str]:
+        return {repr(item) for table in tables for item in rows.read_transcripts(table)}
+
+    assert content(alone) == content(together) != set()
+
+
+def test_callers_that_share_an_engine_get_their_own_answers() -> None:
+    shared = Transcribe(WhisperOptions(model=FAKE), ahead=2)
+    passages, _ = listened(EXAMPLES / "fr_standard.m4a")
+    answers: dict[str, set[str]] = {}
+
+    def call(name: str) -> None:
+        own = [Passage(name, i, 0, passages[0].pcm, passages[0].spans) for i in range(20)]
+        tables = shared([rows.passages_table([one]) for one in own])
+        items = [item for table in tables for item in rows.read_transcripts(table)]
+        answers[name] = {f"{item.recording_id} {item.passage}" for item in items if isinstance(item, Transcript)}
+
+    callers = [threading.Thread(target=call, args=(str(n),)) for n in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    shared.close()
+    assert answers == {str(n): {f"{n} {i}" for i in range(20)} for n in range(4)}
+
+
+class Breaking:
+    """An engine that breaks at its second passage."""
+
+    def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
+        for number, passage in enumerate(one for one in passages if one is not None):
+            if number:
+                raise RuntimeError("the GPU is on fire")
+            yield Transcript(passage.recording_id, passage.index, passage.span, (), (), "en", None)
+
+
+def test_engine_that_breaks_stops_its_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "load_engine", lambda options: Breaking())
+    with pytest.raises(RuntimeError, match="on fire"):
+        list(in_process(FAKE_PLAN, [rows.recordings_table([recording(EXAMPLES / "episode.m4a")])] * 3))
