@@ -88,11 +88,13 @@ class WhisperEngine:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
         source = iter(passages)
         greedy: Slots[Window] = Slots(self.model, self.rules, self.slots, 1, sampling=False)
+        few = max(1, self.slots // 4)  # windows that are sampled at once, with `best_of` candidates each
         lanes = {False: greedy}
         waiting: dict[bool, deque[Window]] = {False: deque(), True: deque()}
         more = True
         while more or any(waiting.values()) or any(lane.busy for lane in lanes.values()):
-            while more and len(waiting[False]) < greedy.free:
+            # No new passage while many windows wait for another try: each holds its encoded audio.
+            while more and len(waiting[False]) < greedy.free and len(waiting[True]) < few:
                 passage = next(source, _END)
                 if passage is None:
                     break
@@ -100,7 +102,6 @@ class WhisperEngine:
                 if isinstance(passage, Passage):
                     yield from self._next_window(self._reel(passage), waiting[False])
             if waiting[True] and True not in lanes:
-                few = max(1, self.slots // 4)
                 lanes[True] = Slots(self.model, self.rules, few, self.options.best_of, sampling=True)
             for sampling, lane in lanes.items():
                 yield from self._fill(lane, waiting[sampling])
