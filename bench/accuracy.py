@@ -1,11 +1,12 @@
 """Word errors, languages and inventions of `bulkscribe transcribe` on folders of recordings with references.
 
-    python bench/accuracy.py FOLDER... [--detect] [-- --context passage ...]
+    python bench/accuracy.py FOLDER... [--detect] [--peer] [-- --context passage ...]
 
 A folder has a manifest.jsonl with uri, text, language, kind; `segments.jsonl` beside it says where nothing is spoken.
 Word errors are pooled over a folder after Whisper's normalisation (its English one for en, its basic one otherwise, by
 character for zh and ja, without accents where `ref_note` says that the reference has none). With --detect the
-languages of the manifest are not given. What stands behind `--` goes to `bulkscribe transcribe`.
+languages of the manifest are not given. What stands behind `--` goes to `bulkscribe transcribe`. With --peer
+faster-whisper (`pip install faster-whisper==1.2.1`; int8, greedy, its defaults) transcribes them with the same weights.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,8 @@ import jiwer
 import pyarrow.dataset as ds
 from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
+from pipeline.whisper.locate import locate
+
 ENGLISH, BASIC, CHARACTERS = EnglishTextNormalizer(), BasicTextNormalizer(), BasicTextNormalizer(split_letters=True)
 EDGE_S = 0.3  # a word this close to speech is not held to be inside silence
 
@@ -33,17 +37,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="+", type=Path)
     parser.add_argument("--detect", action="store_true", help="do not give the languages")
+    parser.add_argument("--peer", action="store_true", help="measure faster-whisper instead")
     parser.add_argument("options", nargs="*", help="for bulkscribe transcribe, after --")
     own, _, rest = " ".join(sys.argv[1:]).partition(" -- ")
     arguments = parser.parse_args(own.split())
     for folder in arguments.folder:
         entries = [json.loads(line) for line in (folder / "manifest.jsonl").open(encoding="utf-8")]
         with tempfile.TemporaryDirectory() as scratch:
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            results = transcribe(folder, entries, Path(scratch), detect=arguments.detect, options=rest.split())
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        print(folder.name, summary(folder, entries, results, cpu_s))  # noqa: T201
+            before = cpu_seconds()
+            if arguments.peer:
+                results = peer(folder, entries, Path(scratch), detect=arguments.detect)
+            else:
+                results = transcribe(folder, entries, Path(scratch), detect=arguments.detect, options=rest.split())
+        print(folder.name, summary(folder, entries, results, cpu_seconds() - before))  # noqa: T201
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and its ended children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def transcribe(
@@ -67,6 +79,26 @@ def transcribe(
     for row in ds.dataset(out / "recordings").to_table().to_pylist():
         row["rows"] = sorted(segments[row["recording_id"]], key=lambda segment: segment["index"])
         results[json.loads(row["metadata"])["name"]] = row
+    return results
+
+
+def peer(folder: Path, entries: list[dict[str, Any]], scratch: Path, *, detect: bool) -> dict[str, dict[str, Any]]:
+    """Transcribe with faster-whisper; return what `transcribe` returns, as far as it goes."""
+    from faster_whisper import WhisperModel
+
+    checkpoint = locate("base")
+    (scratch / "model.bin").write_bytes(checkpoint.read())
+    for path in checkpoint.config.parent.iterdir():
+        if path.suffix in (".json", ".txt"):
+            shutil.copy(path, scratch)
+    model = WhisperModel(str(scratch), device="cpu", compute_type="int8")
+    results = {}
+    for entry in entries:
+        language = None if detect else entry["language"]
+        several = not entry["language"] and bool(entry["text"])
+        found, info = model.transcribe(str(folder / entry["uri"]), beam_size=1, language=language, multilingual=several)
+        rows = [{"start": s.start, "end": s.end, "text": s.text.strip(), "flags": []} for s in found]
+        results[entry["uri"]] = {"language": info.language, "duration_s": info.duration, "rows": rows}
     return results
 
 
