@@ -141,7 +141,7 @@ class WhisperEngine:
             passage.spans,
             tuple(reel.segments),
             language,
-            probability,
+            probability if self.tokens.layout.multilingual else None,
         )
 
     def _jump(self, reel: Reel) -> int:
@@ -179,7 +179,8 @@ class WhisperEngine:
         speech = 1 - float(logits.softmax(0)[layout.no_speech])
         languages = logits[layout.first_language : layout.first_language + layout.languages]
         posterior = languages.softmax(0).tolist() if layout.multilingual else [1.0]
-        window.language, window.language_probability = window.reel.language.add(posterior, weight=speech)
+        window.language, probability = window.reel.language.add(posterior, weight=speech)
+        window.language_probability = probability if layout.multilingual else None
 
     def _order(self, window: Window, width: int) -> Order[Window]:
         assert window.audio is not None
