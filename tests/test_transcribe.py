@@ -171,7 +171,10 @@ def test_interruption_leaves_a_state_to_go_on_from(tmp_path: Path, how: signal.S
     job = subprocess.Popen(
         command(*sources, "--out", out, "--runner", "local"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    time.sleep(7)
+    while not list(out.glob("runs/*.json")):  # until it is at work
+        assert job.poll() is None
+        time.sleep(0.2)
+    time.sleep(3)
     job.send_signal(how)
     _, talk = job.communicate(timeout=120)
     assert job.returncode == 130
