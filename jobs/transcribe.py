@@ -31,7 +31,7 @@ from pipeline.score import ScoreOptions
 from pipeline.sources import Listing, resolve
 from pipeline.speech import SpeechOptions
 from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage
-from pipeline.types import Recording, setting
+from pipeline.types import SAMPLE_RATE, Recording, setting
 from pipeline.whisper.options import WhisperOptions
 
 
@@ -149,16 +149,18 @@ def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict
 def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], runner: Runner) -> dict[str, Any]:
     """Run the plan over `todo`, say how far it is, and return the counts."""
     statuses: Counter[str] = Counter({"ok": 0, "partial": 0, "failed": 0})
-    segments = flagged = 0
+    samples_heard = segments = flagged = 0
     with Progress(todo) as progress, closing(complete(plan, ledger, todo, runner)) as receipts:
         for finished, samples in receipts:
             progress.update(finished, samples)
             statuses.update(item.outcome.status for item in finished)
+            samples_heard += sum(item.outcome.duration for item in finished)  # once, though passages may come twice
             segments += sum(len(item.segments) for item in finished)
             flagged += sum(bool(segment.flags) for item in finished for _, segment in item.segments)
+    heard_s, wall_s = samples_heard / SAMPLE_RATE, progress.elapsed_s
     counts: dict[str, Any] = dict(statuses)
-    counts |= {"segments": segments, "flagged_segments": flagged, "audio_hours": round(progress.hours, 4)}
-    counts |= {"wall_s": round(progress.elapsed_s, 1), "times_real_time": round(progress.speed, 2)}
+    counts |= {"segments": segments, "flagged_segments": flagged, "audio_hours": round(heard_s / 3600, 4)}
+    counts |= {"wall_s": round(wall_s, 1), "times_real_time": round(heard_s / max(wall_s, 1e-9), 2)}
     if todo:
         _tell_counts(counts)
     return counts

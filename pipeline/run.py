@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -127,7 +129,7 @@ class RayRunner:
         }
         address = self._options.address
         _reach(address)
-        with _silent_stderr():
+        with _silent_stderr(), _same_sigterm():
             import ray.data
 
             try:
@@ -171,6 +173,23 @@ def _silent_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def _same_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray, while it starts, puts `sys.exit` there, which is not how the job ends."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Ray cannot set it, nor can we
+        yield
+        return
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as ending:
+        if ending.code == signal.SIGTERM and callable(kept):
+            kept(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
 
 def pack(recordings: Sequence[Recording], limit: int, bytes_limit: int = 64 << 20) -> Iterator[list[Recording]]:

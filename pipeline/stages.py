@@ -207,6 +207,8 @@ class Transcribe:
                 self._waiting[key].popleft().put(transcript)
                 if not self._waiting[key]:
                     del self._waiting[key]
+            if not self._closing:
+                raise RuntimeError("the engine ended before its input did")
         except BaseException as error:  # noqa: BLE001 (a thread's error would be lost: it is raised in every caller)
             self._broken = error
             for answers in [answers for line in self._waiting.values() for answers in line]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import shutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 from tables import assert_same_tables, assert_whole, read_table
@@ -83,6 +86,53 @@ def test_recording_that_never_answers_gets_a_failed_row(tmp_path: Path) -> None:
     out = job(tmp_path / "out", examples("music.mp3", "silence.wav"), deaf)
     found = {Path(row["uri"]).name: (row["status"], row["error_kind"]) for row in read_table(out, "recordings")}
     assert found == {"music.mp3": ("failed", "lost"), "silence.wav": ("ok", None)}
+
+
+def copies(folder: Path, name: str, count: int) -> Sequence[Recording]:
+    folder.mkdir()
+    for number in range(count):
+        shutil.copy(EXAMPLES / name, folder / f"{number}-{name}")
+    return resolve([str(folder)]).recordings
+
+
+def workers(name: str) -> list[psutil.Process]:
+    """Return the worker processes of this test's own Ray that are at a stage of this name."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith(f"ray::{name}"):
+                found.append(process)
+    return found
+
+
+def killing(ray: RayRunner, name: str, killed: list[int]) -> object:
+    """Return a runner on `ray` that kills the workers at a stage when the first transcripts have come."""
+
+    def runner(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
+        for table in ray(steps, recordings):
+            for process in workers(name) if not killed else []:
+                process.kill()
+                killed.append(process.pid)
+            yield table
+
+    return runner
+
+
+def test_killed_decode_worker_loses_and_doubles_nothing(tmp_path: Path, ray: RayRunner) -> None:
+    some = copies(tmp_path / "audio", "episode.m4a", 6)
+    killed: list[int] = []
+    out = job(tmp_path / "killed", some, killing(ray, "MapBatches(_task)", killed))
+    assert killed
+    assert_same_tables(out, job(tmp_path / "local", some, local))
+
+
+@pytest.mark.slow
+def test_killed_model_actor_loses_and_doubles_nothing(tmp_path: Path, ray: RayRunner) -> None:
+    some = [*copies(tmp_path / "audio", "fr_standard.m4a", 4), *examples()]
+    killed: list[int] = []
+    out = job(tmp_path / "killed", some, killing(ray, "MapWorker", killed), "base")
+    assert killed
+    assert_same_tables(out, job(tmp_path / "local", some, local, "base"))
 
 
 def test_blocks_hold_each_recording_once_longest_first() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline import rows, stages
@@ -23,7 +25,7 @@ from pipeline.stages import (
     mark_stage,
     transcribe_stage,
 )
-from pipeline.types import Outcome, Passage, Recording, Span, Transcript
+from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Span, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
@@ -110,6 +112,15 @@ def test_packing_of_the_input_does_not_change_the_rows() -> None:
     assert content(alone) == content(together) != set()
 
 
+def test_plan_that_is_left_early_leaves_no_engine_at_work() -> None:
+    before = set(threading.enumerate())
+    tables = in_process(FAKE_PLAN, [rows.recordings_table([recording(EXAMPLES / "episode.m4a")])])
+    next(tables)
+    assert "engine" in {thread.name for thread in set(threading.enumerate()) - before}
+    tables.close()
+    assert "engine" not in {thread.name for thread in set(threading.enumerate()) - before}
+
+
 def test_callers_that_share_an_engine_get_their_own_answers() -> None:
     shared = Transcribe(WhisperOptions(model=FAKE), ahead=2)
     passages, _ = listened(EXAMPLES / "fr_standard.m4a")
@@ -131,16 +142,58 @@ def test_callers_that_share_an_engine_get_their_own_answers() -> None:
 
 
 class Breaking:
-    """An engine that breaks at its second passage."""
+    """An engine that ends at its second passage: with an error, or, where there is none, too early."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
 
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         for number, passage in enumerate(one for one in passages if one is not None):
+            if number and self.error:
+                raise self.error
             if number:
-                raise RuntimeError("the GPU is on fire")
+                return
             yield Transcript(passage.recording_id, passage.index, passage.span, (), (), "en", None)
 
 
-def test_engine_that_breaks_stops_its_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "load_engine", lambda options: Breaking())
-    with pytest.raises(RuntimeError, match="on fire"):
-        list(in_process(FAKE_PLAN, [rows.recordings_table([recording(EXAMPLES / "episode.m4a")])] * 3))
+ENDS = [
+    pytest.param(RuntimeError("the GPU is on fire"), "on fire", id="broken"),
+    pytest.param(None, "ended before its input", id="ended"),
+]
+
+
+def ends_with(call: Callable[[], object]) -> list[str]:
+    """Call it in a thread; return a list that gets the words of its RuntimeError. It has half a minute."""
+    words: list[str] = []
+
+    def run() -> None:
+        try:
+            call()
+        except RuntimeError as raised:
+            words.append(str(raised))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout=30)
+    return words
+
+
+@pytest.mark.parametrize(("error", "words"), ENDS)
+def test_engine_that_ends_stops_the_job(monkeypatch: pytest.MonkeyPatch, error: Exception | None, words: str) -> None:
+    monkeypatch.setattr(stages, "load_engine", lambda options: Breaking(error))
+    tables = [rows.recordings_table([recording(EXAMPLES / "episode.m4a")])] * 3
+    assert words in "".join(ends_with(lambda: list(in_process(FAKE_PLAN, tables))))
+
+
+@pytest.mark.parametrize(("error", "words"), ENDS)
+def test_engine_that_ends_stops_each_of_its_callers(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, words: str
+) -> None:
+    monkeypatch.setattr(stages, "load_engine", lambda options: Breaking(error))
+    shared = Transcribe(WhisperOptions(model=FAKE))
+    table = rows.passages_table([Passage("", index, 0, np.zeros(SAMPLE_RATE, np.int16), ()) for index in range(5)])
+    with ThreadPoolExecutor() as pool:
+        ended = list(pool.map(ends_with, [lambda: list(shared([table]))] * 4))
+    assert all(words in "".join(said) for said in ended)
+    assert words in "".join(ends_with(lambda: list(shared([table]))))  # of one who comes later, too
+    shared.close()

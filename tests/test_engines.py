@@ -1,0 +1,89 @@
+"""What each engine owes its caller, and what can be asked of one before it is loaded."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pipeline.engines import FAKE, FakeEngine, check_languages, describe, load_engine
+from pipeline.errors import UserError
+from pipeline.stages import CutOptions, cut
+from pipeline.types import SAMPLE_RATE, Engine, Passage, Recording, Transcript
+from pipeline.whisper.options import WhisperOptions
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
+
+
+def passages(*names: str) -> list[Passage]:
+    cuts = [cut(Recording(name, str(EXAMPLES / name)), CutOptions()) for name in names]
+    return [item for items in cuts for item in items if isinstance(item, Passage)]
+
+
+def answers(engine: Engine, given: list[Passage | None]) -> list[Transcript]:
+    return [answer for answer in engine.transcribe(given) if answer is not None]
+
+
+@pytest.fixture(params=[FAKE, "base"], scope="module")
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return load_engine(WhisperOptions(model=request.param, device="cpu", dtype="float32"))
+
+
+def test_each_passage_is_answered_once_with_segments_in_it_and_in_order(engine: Engine) -> None:
+    given = passages("es_centralita.opus", "ru_kommutator.ogg", "fr_standard.m4a")
+    found = answers(engine, [None, given[0], None, None, *given[1:], None])
+    assert sorted((a.recording_id, a.passage, a.span, a.speech) for a in found) == sorted(
+        (p.recording_id, p.index, p.span, p.spans) for p in given
+    )
+    for answer in found:
+        assert answer.segments
+        assert answer.span.start <= answer.segments[0].start
+        assert answer.segments[-1].end <= answer.span.end
+        assert all(a.end <= b.start for a, b in pairwise(answer.segments))
+        assert all(segment.start <= segment.end for segment in answer.segments)
+
+
+def test_nothing_in_is_nothing_out(engine: Engine) -> None:
+    assert answers(engine, []) == []
+    assert answers(engine, [None, None]) == []
+
+
+def test_forced_language_is_the_language_of_the_answer(engine: Engine) -> None:
+    (passage,) = passages("es_centralita.opus")
+    forced = Passage(passage.recording_id, 0, passage.start, passage.pcm, passage.spans, language="it")
+    (answer,) = answers(engine, [forced])
+    assert {answer.language, *(segment.language for segment in answer.segments)} == {"it"}
+
+
+def test_fake_engine_says_something_of_each_speech_span_and_always_the_same() -> None:
+    given: list[Passage | None] = [*passages("episode.m4a")]
+    first = answers(FakeEngine(), given)
+    assert [len(answer.segments) for answer in first] == [len(answer.speech) for answer in first]
+    assert answers(FakeEngine(), given[::-1])[::-1] == first
+
+
+def test_fake_engine_takes_the_time_that_it_is_given() -> None:
+    (passage,) = passages("es_centralita.opus")
+    begun = time.monotonic()
+    answers(FakeEngine(seconds_per_window=1.0), [passage])
+    assert time.monotonic() - begun >= len(passage.pcm) / (30 * SAMPLE_RATE)
+
+
+def test_description_of_a_model_is_the_hash_of_its_weights() -> None:
+    assert describe(WhisperOptions(model="base")) == {
+        "weights_sha256": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+    }
+    assert describe(WhisperOptions(model=FAKE)) == {"weights_sha256": ""}
+
+
+def test_language_that_the_model_does_not_know_is_refused() -> None:
+    check_languages(WhisperOptions(model="base"), {"en", "fr"})
+    with pytest.raises(UserError, match="no language 'qq'"):
+        check_languages(WhisperOptions(model="base"), {"en", "qq"})
+
+
+def test_model_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        load_engine(WhisperOptions(model=str(tmp_path)))
