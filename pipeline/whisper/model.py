@@ -206,6 +206,7 @@ class Whisper(nn.Module):
         self.dims = dims
         self.encoder = Encoder(dims)
         self.decoder = Decoder(dims)
+        self.alignment_heads: tuple[tuple[int, int], ...] = ()  # (layer, head): they tell word times
 
     def new_cache(self, rows: int, positions: int = TEXT_POSITIONS) -> Tensor:
         """Return an empty cache for `rows` rows: zeros [L, 2, R, H, S, E]."""

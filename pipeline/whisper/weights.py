@@ -6,8 +6,10 @@ then each variable as name, shape, type and bytes, then aliases. Numbers are lit
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tu
         with torch.device("meta"):
             model = Whisper(dims)
         model.load_state_dict(_state(variables, dims), assign=True)
+        model.alignment_heads = _alignment_heads(checkpoint.config, dims)
     except (KeyError, RuntimeError) as error:
         raise UserError(
             f"{checkpoint.weights[0]} is no Whisper model: {error}", "convert it with ct2-transformers-converter"
@@ -95,6 +98,14 @@ def _dims(variables: Mapping[str, Tensor]) -> Dims:
         encoder_layers=len(layers["encoder"]) - ("layer_norm" in layers["encoder"]),
         decoder_layers=len(layers["decoder"]) - ("layer_norm" in layers["decoder"]),
     )
+
+
+def _alignment_heads(config: Path, dims: Dims) -> tuple[tuple[int, int], ...]:
+    """Return the heads that follow the audio; where nobody has looked for them, all of the upper half of the layers."""
+    stated = json.loads(config.read_text(encoding="utf-8")).get("alignment_heads")
+    upper = range(dims.decoder_layers // 2, dims.decoder_layers)
+    pairs = stated or [(layer, head) for layer in upper for head in range(dims.heads)]
+    return tuple((layer, head) for layer, head in pairs)
 
 
 _SIDES = ("encoder", "decoder")
