@@ -83,7 +83,7 @@ def patterns(weights: str) -> list[str]:
 
 
 def find(directory: Path) -> tuple[str, tuple[Path, ...]]:
-    """Return the format of the weights in a directory, and their files in order; UserError when there are none, or a part of them is missing."""
+    """Return the format of the weights in a directory, and their files in order; UserError when one is missing."""
     names = {path.name for path in directory.iterdir() if path.is_file()}
     chosen = preferred(names)
     missing = [] if chosen else [" or ".join(WEIGHTS)]

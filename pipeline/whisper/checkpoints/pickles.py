@@ -19,7 +19,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             f"{path} is cut short or no PyTorch checkpoint", "download it again; one older than 2020: save it anew"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         *_, reason = str(error).partition("WeightsUnpickler error: ")
         raise UserError(
