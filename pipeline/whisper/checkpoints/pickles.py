@@ -11,14 +11,25 @@ import torch
 
 from pipeline.errors import UserError
 
+# What torch raises over bytes that are no tensors; it has no exception of its own for them.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OSError,
+)
+
 
 def read_pickle(path: Path) -> dict[str, Any]:
     """Return the dictionary in a file of `torch.save`; UserError when it is damaged, or holds more than data."""
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{path} is cut short or no PyTorch checkpoint", "download it again; one older than 2020: save it anew"
-        )
     try:
+        if not zipfile.is_zipfile(path):  # so the format before 2020, which is one pickle after the other, is refused
+            raise UserError(f"{path} is cut short or no PyTorch checkpoint", "download it again, or save it anew")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         *_, reason = str(error).partition("WeightsUnpickler error: ")
@@ -26,8 +37,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors, which could be harmful: {(reason or str(error)).strip().splitlines()[0]}",
             "take the checkpoint as safetensors",
         ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}", "download it again") from error
+    except _DAMAGE as error:
+        raise UserError(
+            f"{path} is damaged: {(str(error) or repr(error)).splitlines()[0]}", "download it again"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no tensors by name", "choose another model")
     return content

@@ -56,11 +56,11 @@ def rename(tensors: Mapping[str, Tensor], names: Names, dims: Dims, source: str)
         parts = theirs.split()
         weights = [take(f"{part}{dot}weight") for part in parts]
         biases = [
-            weight.new_zeros(len(weight)) if part.endswith(names.without_bias) else take(f"{part}{dot}bias")
+            weight.new_zeros(weight.shape[:1]) if part.endswith(names.without_bias) else take(f"{part}{dot}bias")
             for part, weight in zip(parts, weights, strict=True)
         ]
-        state[f"{ours}.weight"] = torch.cat(weights) if len(parts) > 1 else weights[0]
-        state[f"{ours}.bias"] = torch.cat(biases) if len(parts) > 1 else biases[0]
+        state[f"{ours}.weight"] = _joined(weights, f"{ours}.weight", source)
+        state[f"{ours}.bias"] = _joined(biases, f"{ours}.bias", source)
     unknown = sorted(name for name, tensor in rest.items() if tensor.ndim > 1)
     if unknown:
         raise UserError(
@@ -68,6 +68,18 @@ def rename(tensors: Mapping[str, Tensor], names: Names, dims: Dims, source: str)
             "choose another model; merge adapters into it before",
         )
     return state
+
+
+def _joined(parts: list[Tensor], name: str, source: str) -> Tensor:
+    """Return the parts, joined along their outputs."""
+    kinds = {(part.dtype, part.shape[1:], part.ndim) for part in parts}
+    if len(kinds) > 1 or parts[0].ndim == 0:
+        raise UserError(
+            f"{source}: the parts of {name} do not fit together: "
+            + ", ".join(f"{part.dtype} {list(part.shape)}" for part in parts),
+            "choose another model",
+        )
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def named_tensors(value: object, source: str) -> dict[str, Tensor]:
