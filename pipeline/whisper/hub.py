@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -26,27 +27,31 @@ class UnreachableError(Exception):
 
 
 def fetch_model(repository: str) -> Path:
-    """Return a directory with the checkpoint of a repository, in one format, the first of `files.WEIGHTS`.
+    """Return a directory with the checkpoint of a repository, in one format: the first of `files.WEIGHTS`.
 
     UserError when the hub has no such repository, or no weights in it; UnreachableError.
     """
-    cached = _cached(repository)
-    if cached and (weights := _weights(cached)):
-        try:  # newer hub libraries tell when a part of it is missing
-            return _snapshot(repository, weights, local_files_only=True)
-        except LocalEntryNotFoundError:
-            pass
     try:
-        weights = files.preferred(set(HfApi().list_repo_files(repository)))
-        if weights is None:
-            raise UserError(f"{repository} on the Hugging Face hub holds no weights: {' or '.join(files.WEIGHTS)}")
-        return _snapshot(repository, weights)
+        if cached := _cached(repository, files.BESIDE):
+            return cached
+        for weights in files.WEIGHTS:  # one a round, so that no more than one format is downloaded
+            directory = Path(snapshot_download(repository, allow_patterns=[*files.patterns(weights), *files.BESIDE]))
+            if (directory / weights).is_file():
+                return directory
+    except HFValidationError as error:
+        raise UserError(f"{repository} is no id of the Hugging Face hub: {error}", "check the name") from None
     except RepositoryNotFoundError:
         raise UserError(f"the Hugging Face hub has no model {repository}", "check the name, or log in") from None
     except _UNREACHABLE as error:
-        if cached and _weights(cached):
+        if cached := _cached(repository, ()):
             return cached
         raise UnreachableError(repository) from error
+    # An unreachable hub ends here, too, when other files of the repository are in the cache.
+    raise UserError(
+        f"{repository} has none of {', '.join(files.WEIGHTS)} on the Hugging Face hub, "
+        "or the hub cannot be reached and they are not in its cache",
+        f"choose another model, or download {repository} where there is a network and pass its directory to --model",
+    )
 
 
 def fetch_file(repository: str, file: str) -> Path:
@@ -60,18 +65,14 @@ def fetch_file(repository: str, file: str) -> Path:
             raise UnreachableError(repository) from error
 
 
-def _cached(repository: str) -> Path | None:
-    try:
-        return Path(snapshot_download(repository, allow_patterns=[files.CONFIG], local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-
-
-def _weights(directory: Path) -> str | None:
-    return files.preferred({path.name for path in directory.iterdir()})
-
-
-def _snapshot(repository: str, weights: str, *, local_files_only: bool = False) -> Path:
-    return Path(
-        snapshot_download(repository, allow_patterns=files.patterns(weights), local_files_only=local_files_only)
-    )
+def _cached(repository: str, beside: tuple[str, ...]) -> Path | None:
+    """Return the cached directory that holds weights, and of the files `beside` them all that the repository has."""
+    for weights in files.WEIGHTS:
+        patterns = [*files.patterns(weights), *beside]
+        try:
+            directory = Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=True))
+        except LocalEntryNotFoundError:
+            continue
+        if (directory / weights).is_file():
+            return directory
+    return None

@@ -25,6 +25,7 @@ TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 GENERATION = "generation_config.json"  # Hugging Face; may be absent
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # CTranslate2; one of them
+BESIDE = (CONFIG, TOKENIZER, GENERATION, *VOCABULARIES)  # the weights
 SUFFIXES = (".pt", ".pth")  # of OpenAI's checkpoints, which are single files
 
 
@@ -68,29 +69,23 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def preferred(names: set[str]) -> str | None:
-    """Return the file of `names` that stands for the weights, or None."""
-    return next((name for name in WEIGHTS if name in names), None)
-
-
 def patterns(weights: str) -> list[str]:
-    """Return the patterns of the files that a checkpoint with these weights consists of."""
-    shards = []
-    if weights.endswith(INDEX):
-        stem, _, suffix = weights.removesuffix(INDEX).rpartition(".")
-        shards = [f"{stem}-*.{suffix}"]
-    return [weights, *shards, TOKENIZER, CONFIG, GENERATION, *VOCABULARIES]
+    """Return the patterns of the files that hold the weights which the file `weights` stands for."""
+    if not weights.endswith(INDEX):
+        return [weights]
+    stem, _, suffix = weights.removesuffix(INDEX).rpartition(".")
+    return [weights, f"{stem}-*.{suffix}"]
 
 
 def find(directory: Path) -> tuple[str, tuple[Path, ...]]:
     """Return the format of the weights in a directory, and their files in order; UserError when one is missing."""
     names = {path.name for path in directory.iterdir() if path.is_file()}
-    chosen = preferred(names)
+    chosen = next((name for name in WEIGHTS if name in names), "")
     missing = [] if chosen else [" or ".join(WEIGHTS)]
     missing += [] if CONFIG in names else [CONFIG]
-    shards = _shards(directory / chosen) if chosen and chosen.endswith(INDEX) else [chosen or ""]
+    shards = _shards(directory / chosen) if chosen.endswith(INDEX) else [chosen]
     missing += [shard for shard in shards if shard and shard not in names]
-    if not chosen or missing:
+    if missing:
         raise UserError(
             f"the model directory {directory} lacks {', '.join(missing)}",
             "a checkpoint is model.bin (CTranslate2) or model.safetensors (Hugging Face) with config.json and "
@@ -101,10 +96,10 @@ def find(directory: Path) -> tuple[str, tuple[Path, ...]]:
 
 def _shards(index: Path) -> list[str]:
     places = read_json(index).get("weight_map")
-    names = set(places.values()) if isinstance(places, dict) else set()
+    names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
         raise UserError(f"{index} names no shards", "download the model again")
-    return sorted(names)
+    return sorted(set(names))
 
 
 def read_json(path: Path) -> dict[str, Any]:
