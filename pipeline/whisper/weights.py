@@ -18,13 +18,17 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.whisper.locate import Checkpoint
 from pipeline.whisper.model import Dims, Whisper
+from pipeline.whisper.quantise import quantise
 from pipeline.whisper.tokens import Tokens
 
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  # ids of CTranslate2's types
 
 
-def load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tuple[Whisper, Tokens]:
-    """Return the model in eval mode and its tokenizer; UserError names the file and what is wrong with it."""
+def load(checkpoint: Checkpoint, dtype: str, device: torch.device) -> tuple[Whisper, Tokens]:
+    """Return the model in eval mode and its tokenizer; UserError names the file and what is wrong with it.
+
+    `dtype` is the name of a floating format of torch, or int8: see `quantise`.
+    """
     variables = read_variables(checkpoint.read(), str(checkpoint.weights[0]))
     try:
         dims = _dims(variables)
@@ -42,7 +46,10 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tu
             f"{checkpoint.tokenizer} has {tokens.layout.vocabulary} tokens, the weights {dims.vocabulary}",
             "take both from the same place",
         )
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False), tokens
+    model = model.eval().requires_grad_(False)
+    if dtype == "int8":
+        return quantise(model.float()), tokens
+    return model.to(device=device, dtype=getattr(torch, dtype)), tokens
 
 
 def read_variables(data: bytearray, source: str) -> dict[str, Tensor]:
