@@ -12,6 +12,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from pipeline.types import SAMPLE_RATE, Attempt, Passage, Segment, Transcript
 from pipeline.whisper import mel as audio
 from pipeline.whisper.device import resolve
+from pipeline.whisper.encoding import Encoded, Encoders, kept
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.model import TEXT_POSITIONS
@@ -34,6 +36,7 @@ from pipeline.whisper.weights import load
 
 MARGIN = SAMPLE_RATE // 2  # kept before speech when silence is skipped
 SLIVER = SAMPLE_RATE // 4  # less speech than this behind the last timestamp is its own fading out
+AHEAD = 2  # windows that are encoded while all slots are taken
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 CONTEXT_RESET_TEMPERATURE = 0.5  # text decoded above it is no context: it may be a loop or an invention
 
@@ -67,7 +70,7 @@ class Window:
     reel: Reel
     start: int  # frame in the passage
     frames: int  # of content, at most 3000
-    audio: Tensor | None = None  # cross keys and values [L, 2, H, A, E]; None while a slot holds them
+    encoding: Future[Encoded] | None  # None while a slot holds its audio
     language: str = ""
     language_probability: float | None = None
     tries: list[Try] = field(default_factory=list)
@@ -79,9 +82,12 @@ class WhisperEngine:
     def __init__(self, options: WhisperOptions) -> None:
         """Load the model; UserError when it cannot be had."""
         self.device, dtype = resolve(options)
-        if self.device.type == "cpu":  # Ray gives an actor without CPU tokens a single thread
-            torch.set_num_threads(options.threads or os.cpu_count() or 1)
+        threads = options.threads or os.cpu_count() or 1
         self.model, self.tokens = load(locate(options.model), dtype, self.device)
+        # On a CPU half of the threads decode, and the others encode the next windows meanwhile.
+        self.threads = max(1, threads // 2)
+        encoding = threads - self.threads if self.device.type == "cpu" else 0
+        self.encoders = Encoders(self.model, self.tokens.layout, encoding)
         self.prepare(options)
 
     def prepare(self, options: WhisperOptions) -> None:
@@ -96,43 +102,38 @@ class WhisperEngine:
             timestamps=options.timestamps,
         )
         self.slots = options.slots or (16 if self.device.type == "cpu" else 128)
-        # One at a time is quickest on a CPU, whose caches hold it; a GPU wants many.
-        self.encoder_batch = 1 if self.device.type == "cpu" else 16
 
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
+        if self.device.type == "cpu":  # Ray gives an actor without CPU tokens a single thread
+            torch.set_num_threads(self.threads)
         source = iter(passages)
         few = max(1, self.slots // 4)  # windows with several candidates that are decoded at once
-        first = self._lane(few if self.options.beam > 1 else self.slots, sampling=self._temperature(0) > 0)
-        lanes = {False: first}  # by whether a window has failed before
-        waiting: dict[bool, deque[Window]] = {False: deque(), True: deque()}
+        first = self._lane(few if self.options.beam > 1 else self.slots, sampling=self.options.temperatures[0] > 0)
+        again = self._lane(few, sampling=True)
+        new: deque[Window] = deque()
+        failed: deque[Window] = deque()
         more = True
-        while more or any(waiting.values()) or any(lane.busy for lane in lanes.values()):
+        while more or new or failed or first.busy or again.busy:
             # No new passage while many windows wait for another try: each holds its encoded audio.
-            while more and len(waiting[False]) < first.free and len(waiting[True]) < few:
+            while more and len(new) < first.free + AHEAD and len(failed) < few:
                 passage = next(source, _END)
                 if passage is None:
                     break
                 more = passage is not _END
                 if isinstance(passage, Passage):
-                    yield from self._next_window(self._reel(passage), waiting[False])
-            if waiting[True] and True not in lanes:
-                lanes[True] = self._lane(few, sampling=True)
-            for again, lane in lanes.items():
-                yield from self._fill(lane, waiting[again])
+                    yield from self._next_window(self._reel(passage), new)
+            self._encode(new, first.busy + again.busy)
+            for lane, waiting in ((first, new), (again, failed)):
+                self._admit(lane, waiting)
                 if lane.busy:
                     lane.step()
-                for slot in lane.ended():
-                    window = lane.jobs[slot]
-                    best = likeliest(lane.candidates(slot), self.options.length_penalty)
-                    if self._judge(window, best, lane.no_speech_prob(slot)):
-                        lane.release(slot)
-                        yield from self._next_window(window.reel, waiting[False])
+                for window, accepted in self._ended(lane):
+                    if accepted:
+                        yield from self._next_window(window.reel, new)
                     else:
-                        window.audio = lane.audio(slot)
-                        lane.release(slot)
-                        waiting[True].append(window)
+                        failed.append(window)
             yield None
 
     def _lane(self, capacity: int, *, sampling: bool) -> Slots[Window]:
@@ -152,8 +153,8 @@ class WhisperEngine:
         codes = self.tokens.language_codes if self.tokens.layout.multilingual else ("en",)
         language = passage.language
         if self.options.reference and language is None:
-            _, posteriors, _ = self._encode_windows(mel[None, :, : audio.WINDOW_FRAMES])
-            language = codes[max(range(len(codes)), key=posteriors[0].__getitem__)]
+            (first,) = self.encoders.encode(mel[None, :, : audio.WINDOW_FRAMES])
+            language = codes[max(range(len(codes)), key=first.languages.__getitem__)]
         context = self.tokens.encode(" " + self.options.prompt.strip()) if self.options.prompt else []
         return Reel(passage, mel, len(passage.pcm) // audio.HOP, Evidence(codes, language), context=context)
 
@@ -161,7 +162,9 @@ class WhisperEngine:
         """Put the reel's next window into the queue, or yield its transcript when there is none."""
         reel.seek = self._jump(reel)
         if reel.seek < reel.frames:
-            waiting.append(Window(reel, reel.seek, min(audio.WINDOW_FRAMES, reel.frames - reel.seek)))
+            frames = min(audio.WINDOW_FRAMES, reel.frames - reel.seek)
+            encoding = self.encoders.submit(audio.window(reel.mel, reel.seek, frames))
+            waiting.append(Window(reel, reel.seek, frames, encoding))
             return
         passage = reel.passage
         language, probability = reel.language.verdict()
@@ -188,47 +191,44 @@ class WhisperEngine:
             return reel.seek
         return reel.seek + (gap - MARGIN) // audio.HOP
 
-    def _fill(self, lane: Slots[Window], waiting: deque[Window]) -> Iterator[None]:
-        """Encode what is new and admit what fits; yield after each encoding."""
-        windows = [waiting.popleft() for _ in range(min(lane.free, len(waiting)))]
-        new = [window for window in windows if window.audio is None]
-        for i in range(0, len(new), self.encoder_batch):
-            self._encode(new[i : i + self.encoder_batch])
-            yield None
-        if windows:
-            lane.admit([self._order(window, lane.width) for window in windows])
+    def _encode(self, new: deque[Window], busy: int) -> None:
+        """Wait until no more windows are being encoded than decoded: a step costs much the same for one or for ten."""
+        self.encoders.flush()
+        coming = [window.encoding for window in new if window.encoding and not window.encoding.done()]
+        ready = busy + len(new) - len(coming)
+        if len(coming) > ready:
+            wait(coming[: (len(coming) - ready + 1) // 2])
 
-    def _encode(self, windows: list[Window]) -> None:
-        """Encode windows and choose their languages by the decoder's first step."""
-        mel = torch.stack([audio.window(window.reel.mel, window.start, window.frames) for window in windows])
-        kv, posteriors, speech = self._encode_windows(mel)
-        for i, window in enumerate(windows):
-            window.audio = kv[:, :, i]
-            window.language, probability = window.reel.language.add(posteriors[i], weight=speech[i])
+    def _admit(self, lane: Slots[Window], waiting: deque[Window]) -> None:
+        """Give the lane what is encoded and fits, the oldest first."""
+        orders: list[Order[Window]] = []
+        while waiting and (encoding := waiting[0].encoding) and encoding.done() and len(orders) < lane.free:
+            orders.append(self._order(waiting.popleft(), encoding.result(), lane.width))
+        if orders:
+            lane.admit(orders)
+
+    def _ended(self, lane: Slots[Window]) -> Iterator[tuple[Window, bool]]:
+        """Free the slots that have ended; yield their windows, and whether they are accepted."""
+        for slot in lane.ended():
+            window = lane.jobs[slot]
+            best = likeliest(lane.candidates(slot), self.options.length_penalty)
+            accepted = self._judge(window, best, lane.no_speech_prob(slot))
+            if not accepted:
+                window.encoding = kept(lane.audio(slot))
+            lane.release(slot)
+            yield window, accepted
+
+    def _order(self, window: Window, encoded: Encoded, width: int) -> Order[Window]:
+        window.encoding = None
+        if not window.tries:
+            window.language, probability = window.reel.language.add(encoded.languages, weight=encoded.speech)
             window.language_probability = probability if self.tokens.layout.multilingual else None
-
-    def _encode_windows(self, mel: Tensor) -> tuple[Tensor, list[list[float]], list[float]]:
-        """mel [N, bands, 3000] -> audio [L, 2, N, H, A, E], language posteriors, probabilities of speech."""
-        kv = self.model.decoder.audio(self.model.encoder(mel.to(self.model.dtype)))
-        layout = self.tokens.layout
-        sot = torch.full((len(mel), 1), layout.sot, device=self.device)
-        hidden = self.model.decoder(sot, torch.zeros_like(sot), self.model.new_cache(len(mel), 1), kv, 1)
-        logits = self.model.decoder.logits(hidden[:, 0])  # [N, vocabulary]
-        speech = 1 - logits.softmax(1)[:, layout.no_speech]
-        languages = logits[:, layout.first_language : layout.first_language + layout.languages]
-        posteriors = languages.softmax(1) if layout.multilingual else torch.ones(len(mel), 1)
-        return kv, posteriors.tolist(), speech.tolist()
-
-    def _order(self, window: Window, width: int) -> Order[Window]:
-        assert window.audio is not None
         prompt, sot = self._prompt(window)
         passage = window.reel.passage
         start = passage.start + window.start * audio.HOP
-        temperature = self._temperature(len(window.tries))
+        temperature = self.options.temperatures[len(window.tries)]
         seeds = tuple(_seed(passage.recording_id, start, temperature, i) for i in range(width))
-        order = Order(window, prompt, sot, window.audio, Draw(temperature, seeds))
-        window.audio = None
-        return order
+        return Order(window, prompt, sot, encoded.audio, Draw(temperature, seeds))
 
     def _prompt(self, window: Window) -> tuple[list[int], int]:
         """Return the window's prompt and the place of start of transcript in it. At most 223 tokens stand before it."""
@@ -239,14 +239,11 @@ class WhisperEngine:
         prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
         return prompt + (self.tokens.encode(" " + options.prefix.strip()) if options.prefix else []), sot
 
-    def _temperature(self, attempt: int) -> float:
-        return self.options.temperatures[attempt]
-
     def _judge(self, window: Window, best: Candidate, no_speech_prob: float) -> bool:
         """Accept a result and write its segments, or return False: the next temperature is to be tried."""
         options = self.options
         ratio = compression_ratio(self.tokens.decode(best.tokens).strip())
-        scores = Attempt(self._temperature(len(window.tries)), best.avg_logprob, ratio)
+        scores = Attempt(options.temperatures[len(window.tries)], best.avg_logprob, ratio)
         window.tries.append(Try(best, no_speech_prob, scores))
         unlikely = best.avg_logprob < options.logprob_threshold
         looping = ratio > options.compression_ratio_threshold
