@@ -6,8 +6,8 @@
 Folders are as in `accuracy.py`. A system is a kind of engine (ours, faster-whisper, openai-whisper, whisper.cpp) with
 options of its own. All have the same weights, audio, cores and threads, and do all that lies between a file and its
 text. Each lives in a process of its own that has loaded its model and heard a clip before (told apart as loading). A
-round gives each folder to one system after the other; the next one begins with another system. openai-whisper, the
-slowest, hears the first recordings of a folder only (--slow). The other engines are installed by `bulkscribe[bench]`,
+round gives each folder to one system after the other; the next one begins with another system. The slow ones
+(openai-whisper, whisper.cpp) hear the first recordings of a folder only (--slow). The other engines are installed by `bulkscribe[bench]`,
 here or in the environment of --peer-python; those that are absent are named and left out.
 """
 
@@ -23,9 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from checkpoints import write
 from figures import Entries, Figures, Heard, compare, entries_of, gaps_of, question
 from workers import Absent, Cost, Worker
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
+from checkpoints import write
 
 from pipeline.decode import find_ffmpeg
 
@@ -41,7 +43,7 @@ SYSTEMS = (
     "whisper.cpp",
     "openai-whisper",
 )
-SLOW = "openai-whisper"
+SLOW = ("openai-whisper", "whisper.cpp")
 
 
 @dataclass
@@ -87,7 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these recordings of the folders")
     parser.add_argument("--limit", type=int, help="the first recordings of each folder")
-    parser.add_argument("--slow", type=int, default=5, help=f"so many recordings for {SLOW}")
+    parser.add_argument("--slow", type=int, default=5, help=f"so many recordings of a folder for {' and '.join(SLOW)}")
     parser.add_argument("--detect", action="store_true", help="do not give the languages")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the other engines")
     parser.add_argument("--json", type=Path, help="write all figures here")
@@ -135,9 +137,7 @@ def hear(folder: Path, entries: Entries, worker: Worker, *, detect: bool) -> tup
     """Give recordings to a system once."""
     rows, cost = worker.hear([question(folder, entry, detect=detect) for entry in entries])
     gaps = gaps_of(folder)
-    each = [
-        compare(entry, Heard.of(row), gaps.get(entry["uri"], ())) for entry, row in zip(entries, rows, strict=True)
-    ]
+    each = [compare(entry, Heard.of(row), gaps.get(entry["uri"], ())) for entry, row in zip(entries, rows, strict=True)]
     return sum(each, Figures()), cost
 
 

@@ -12,11 +12,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from workers import Hear, Rows, options_of, serve
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
 from pipeline import rows, score
 from pipeline.stages import CutOptions, Transcribe, cut_stage, mark_stage
 from pipeline.types import SAMPLE_RATE, Outcome, Recording, Transcript

@@ -38,6 +38,9 @@ class Cost:
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         return Cost(sum(one.ru_utime + one.ru_stime for one in used), time.monotonic())
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.cpu_s + other.cpu_s, self.wall_s + other.wall_s)
+
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.cpu_s - other.cpu_s, self.wall_s - other.wall_s)
 
@@ -57,7 +60,7 @@ class Worker:
         self.name = name
         self._scratch = tempfile.TemporaryDirectory()
         Path(self._scratch.name, "ffmpeg").symlink_to(shutil.which(ffmpeg) or ffmpeg)
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), PYTHONPATH=str(Path(__file__).parents[1]))
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
         environment["PATH"] = self._scratch.name + os.pathsep + environment.get("PATH", "")
         cores = sorted(os.sched_getaffinity(0))[:threads]
         began = time.monotonic()
