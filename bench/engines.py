@@ -7,8 +7,8 @@ Folders are as in `accuracy.py`. A system is a kind of engine (ours, faster-whis
 options of its own. All have the same weights, audio, cores and threads, and do all that lies between a file and its
 text. Each lives in a process of its own that has loaded its model and heard a clip before (told apart as loading). A
 round gives each folder to one system after the other; the next one begins with another system. The slow ones
-(openai-whisper, whisper.cpp) hear the first recordings of a folder only (--slow). The other engines are installed by `bulkscribe[bench]`,
-here or in the environment of --peer-python; those that are absent are named and left out.
+(openai-whisper, whisper.cpp) hear the first recordings of a folder only (--slow). The other engines are installed by
+`bulkscribe[bench]`, here or in the environment of --peer-python; those that are absent are named and left out.
 """
 
 from __future__ import annotations

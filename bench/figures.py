@@ -1,7 +1,8 @@
 """What was heard against what was said: word errors, languages, and text where nothing is said.
 
-Knows neither bulkscribe nor its peers: it is given recordings with references and what a system made of them. Word errors are pooled after Whisper's normalisation: its English one for en, its basic one otherwise, by
-character for zh and ja, without accents where `ref_note` says that the reference has none.
+Knows neither bulkscribe nor its peers: it is given recordings with references and what a system made of them. Word
+errors are pooled after Whisper's normalisation: its English one for en, its basic one otherwise, by character for zh
+and ja, without accents where `ref_note` says that the reference has none.
 """
 
 from __future__ import annotations
