@@ -7,8 +7,9 @@ Folders are as in `accuracy.py`. A system is a kind of engine (ours, faster-whis
 options of its own. All have the same weights, audio, cores and threads, and do all that lies between a file and its
 text. Each lives in a process of its own that has loaded its model and heard a clip before (told apart as loading). A
 round gives each folder to one system after the other; the next one begins with another system. The slow ones
-(openai-whisper, whisper.cpp) hear the first recordings of a folder only (--slow). The other engines are installed by
-`bulkscribe[bench]`, here or in the environment of --peer-python; those that are absent are named and left out.
+(openai-whisper, whisper.cpp) hear the first recordings of a folder only (--slow), and ours hear these again. The other
+engines are installed by `bulkscribe[bench]`, here or in the environment of --peer-python; those that are absent are
+named and left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +77,11 @@ def main() -> None:
     arguments = parse()
     with ExitStack() as stack:
         workers = start(stack, arguments)
-        runs = [run for folder in arguments.folder for run in measure(folder, workers, arguments)]
+        runs = []
+        for folder in arguments.folder:
+            entries = entries_of(folder, arguments.only)[: arguments.limit]
+            for part, systems in groups(entries, workers, arguments.slow) if entries else ():
+                runs += measure(folder, part, systems, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps([run.as_json() for run in runs], indent=1) + "\n", encoding="utf-8")
 
@@ -115,21 +121,30 @@ def start(stack: ExitStack, arguments: argparse.Namespace) -> list[Worker]:
     return workers
 
 
-def measure(folder: Path, workers: list[Worker], arguments: argparse.Namespace) -> list[Run]:
-    """Give a folder to all systems, as often as there are rounds, and print what came of it."""
-    entries = entries_of(folder, arguments.only)[: arguments.limit]
-    if not entries:
-        return []
+def groups(entries: Entries, workers: list[Worker], slow: int) -> Iterator[tuple[Entries, list[Worker]]]:
+    """Yield recordings with the systems that hear them: the slow ones hear the first, and ours hear these again."""
+    lame = [worker for worker in workers if worker.name.startswith(SLOW)]
+    if not lame or len(entries) <= slow:
+        yield entries, workers
+        return
+    yield entries, [worker for worker in workers if worker not in lame]
+    yield entries[:slow], [worker for worker in workers if worker.name.startswith("ours") or worker in lame]
+
+
+def measure(folder: Path, entries: Entries, workers: list[Worker], arguments: argparse.Namespace) -> list[Run]:
+    """Give recordings to systems, as often as there are rounds, and print what came of it."""
     runs: dict[str, Run] = {}
     for turn in range(arguments.rounds):
         for i in range(len(workers)):
             worker = workers[(turn + i) % len(workers)]
-            part = entries[: arguments.slow] if worker.name.startswith(SLOW) else entries
-            figures, cost = hear(folder, part, worker, detect=arguments.detect)
+            figures, cost = hear(folder, entries, worker, detect=arguments.detect)
+            took = f"{cost.cpu_s:.1f} s CPU, {cost.wall_s:.1f} s wall"
+            print(f"{folder.name}, round {turn + 1}: {worker.name}: {took}", file=sys.stderr)  # noqa: T201
             run = runs.setdefault(worker.name, Run(folder.name, worker.name, worker.loading, figures))
             run.costs.append(cost)
     ordered = [runs[worker.name] for worker in workers]
-    tell(ordered, arguments)
+    if ordered:
+        tell(ordered, arguments)
     return ordered
 
 
@@ -144,7 +159,8 @@ def hear(folder: Path, entries: Entries, worker: Worker, *, detect: bool) -> tup
 def tell(runs: list[Run], arguments: argparse.Namespace) -> None:
     """Print each system's figures, then the CPU time of each of ours over that of each other system."""
     width = max(len(run.system) for run in runs)
-    print(f"{runs[0].folder}: {arguments.threads} threads, {arguments.rounds} rounds")  # noqa: T201
+    recordings = runs[0].figures.recordings
+    print(f"{runs[0].folder}: {recordings} recordings, {arguments.threads} threads, {arguments.rounds} rounds")  # noqa: T201
     print(f"  {'':{width}} loading s   CPU s/h  wall s/h")  # noqa: T201
     for run in runs:
         cpu, wall = statistics.median(run.rates()), statistics.median(run.wall_rates())
