@@ -127,10 +127,11 @@ def speed(shape: str, options: WhisperOptions, seconds: float, mean: float) -> N
     )
     if engine.device.type == "cuda":
         busy = busy_share(stream)
-        best = roofline(SHAPES[shape], float(rules.lengths.float().mean()), engine.slots)
+        peaks = next((part for part in DEVICES if part in torch.cuda.get_device_name()), "H100")
+        best = roofline(SHAPES[shape], float(rules.lengths.float().mean()), engine.slots, *DEVICES[peaks])
         print(  # noqa: T201
-            f"  {100 * rate / best:.0f} % of the roofline's {best:.0f} windows/s; kernels run {100 * busy:.0f} % of the"
-            f" time; {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most"
+            f"  {100 * rate / best:.0f} % of {best:.0f} windows/s, the roofline of {peaks};"
+            f" kernels run {100 * busy:.0f} % of the time; {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most"
         )
         torch.cuda.reset_peak_memory_stats()
 
@@ -169,14 +170,12 @@ def busy_share(stream: Iterator[Transcript | None], seconds: float = 2.0) -> flo
     return busy / wall_us
 
 
-def roofline(dims: Dims, tokens: float, slots: int) -> float:
-    """Return windows/s at 60 % of the device's arithmetic and 80 % of its bandwidth.
+def roofline(dims: Dims, tokens: float, slots: int, arithmetic: float, bandwidth: float) -> float:
+    """Return windows/s at 60 % of a device's arithmetic (FLOP/s) and 80 % of its bandwidth (bytes/s).
 
     Encoder and cross keys and values are bound by arithmetic; a token by reading the window's cross keys and values,
     its own cache and its part of the weights, which all slots share.
     """
-    name = torch.cuda.get_device_name()
-    arithmetic, bandwidth = next((peaks for part, peaks in DEVICES.items() if part in name), DEVICES["H100"])
     a, d = AUDIO_POSITIONS, dims.width
     convolutions = 2 * 3 * d * (2 * a * dims.mel_bands + a * d)
     encoder = convolutions + dims.encoder_layers * (2 * 12 * a * d * d + 4 * a * a * d)  # FLOP

@@ -53,9 +53,9 @@ def main() -> None:
     recordings = [replace(one, language=arguments.language) for one in resolve(arguments.source).recordings]
     options = WhisperOptions(model=arguments.model, threads=arguments.threads)
 
-    passages, decoding, speech = alone(recordings)
-    hours = sum(len(passage.pcm) for passage in passages) / SAMPLE_RATE / 3600
-    print(f"{len(recordings)} recordings, {hours * 60:.1f} minutes in {len(passages)} passages")  # noqa: T201
+    hours, decoding, speech = alone(recordings)
+    passages = [item for one in recordings for item in cut(one, CutOptions()) if isinstance(item, Passage)]
+    print(f"{len(recordings)} recordings, {hours * 60:.1f} minutes, {len(passages)} passages")  # noqa: T201
     began = Cost.now()
     engine = load_engine(options)
     tell("loading the bare engine", Cost.now() - began)
@@ -73,12 +73,13 @@ def main() -> None:
         tell(f"pipeline, {arguments.runner}", work, hours)
     if isinstance(runner, RayRunner):
         runner.close()
-    tell_difference(bare, whole, decoding, speech)
+    tell_difference(bare, whole, decoding, speech, hours)
 
 
-def alone(recordings: Sequence[Recording]) -> tuple[list[Passage], Cost, Cost]:
-    """Return all passages, in memory, and what decoding and speech detection take when nothing else is done."""
+def alone(recordings: Sequence[Recording]) -> tuple[float, Cost, Cost]:
+    """Return the hours of audio, and what decoding and speech detection take when nothing else is done."""
     decoding = speech = Cost(0.0, 0.0)
+    samples = 0
     for recording in recordings:
         began = Cost.now()
         blocks = list(decoded(recording))
@@ -87,8 +88,8 @@ def alone(recordings: Sequence[Recording]) -> tuple[list[Passage], Cost, Cost]:
             pass
         decoding += between - began
         speech += Cost.now() - between
-    passages = [item for recording in recordings for item in cut(recording, CutOptions()) if isinstance(item, Passage)]
-    return passages, decoding, speech
+        samples += sum(map(len, blocks))
+    return samples / SAMPLE_RATE / 3600, decoding, speech
 
 
 def decoded(recording: Recording) -> Iterator[Pcm]:
@@ -184,7 +185,7 @@ def tell(what: str, cost: Cost, hours: float = 0.0) -> None:
     print(f"{what:28} {cost.wall_s:8.2f} s wall {cost.cpu_s:8.2f} s CPU{rate}", flush=True)  # noqa: T201
 
 
-def tell_difference(bare: list[Cost], whole: list[Cost], decoding: Cost, speech: Cost) -> None:
+def tell_difference(bare: list[Cost], whole: list[Cost], decoding: Cost, speech: Cost, hours: float) -> None:
     """Print what the pipeline adds to the engine: median of the rounds, and the least and the most."""
     for name in ("wall_s", "cpu_s"):
         lost = sorted(100 * (1 - getattr(a, name) / getattr(b, name)) for a, b in zip(bare, whole, strict=True))
@@ -192,7 +193,9 @@ def tell_difference(bare: list[Cost], whole: list[Cost], decoding: Cost, speech:
         print(f"of the pipeline's {name[:-2]} time not the engine's: {statistics.median(lost):.1f} % ({spread})")  # noqa: T201
     total = statistics.median(cost.cpu_s for cost in whole)
     for stage, cost in (("decoding", decoding), ("speech detection", speech)):
-        print(f"{stage} alone: {cost.cpu_s:.2f} s CPU, {100 * cost.cpu_s / total:.1f} % of the pipeline's")  # noqa: T201
+        rate = 3600 * hours / max(cost.cpu_s, 1e-9)
+        share = f"{100 * cost.cpu_s / total:.1f} % of the pipeline's"
+        print(f"{stage} alone: {cost.cpu_s:.2f} s CPU, {rate:.0f} x real time a core, {share}")  # noqa: T201
 
 
 if __name__ == "__main__":
