@@ -12,14 +12,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
-
 from pipeline.errors import UserError
 
 WEIGHTS = "model.bin"
@@ -147,6 +139,15 @@ def _in_hub(name: str) -> Checkpoint:
     repository = REPOSITORIES.get(name, name)
     if repository.count("/") != 1:
         raise UserError(f"no model is called {name!r}", "one of: " + " ".join(REPOSITORIES) + ", a hub id, a directory")
+    # Only here: a machine without a network needs no hub.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
     files = [WEIGHTS, "tokenizer.json", "config.json"]
     try:
         directory = snapshot_download(repository, allow_patterns=files, local_files_only=True)
