@@ -1,15 +1,15 @@
 """What was heard against what was said: word errors, languages, and text where nothing is said.
 
-Knows neither bulkscribe nor its peers: `accuracy.py` gives it recordings with references and what a system made of
-them. Word errors are pooled after Whisper's normalisation: its English one for en, its basic one otherwise, by
-character for zh and ja, without accents where `ref_note` says that the reference has none.
+Knows neither bulkscribe nor its peers: it is given recordings with references and what a system made of them. Word
+errors are pooled after Whisper's normalisation: its English one for en, its basic one otherwise, by character for zh
+and ja, without accents where `ref_note` says that the reference has none.
 """
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,24 @@ from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 ENGLISH, BASIC, CHARACTERS = EnglishTextNormalizer(), BasicTextNormalizer(), BasicTextNormalizer(split_letters=True)
 NOT_SPEECH = ("music", "noise", "silence")  # kinds of the parts of a composed recording
 EDGE_S = 0.3  # a word this close to speech is not held to be inside a part without it
+
+
+Entries = list[dict[str, Any]]  # lines of a manifest: uri, text (null: unknown, "": nothing is said), language
+
+
+def entries_of(folder: Path, only: Container[str] | None = None) -> Entries:
+    """Return the recordings that the folder's manifest names: all, or those whose name is in `only`."""
+    lines = (folder / "manifest.jsonl").open(encoding="utf-8")
+    return [entry for entry in map(json.loads, lines) if only is None or entry["uri"] in only]
+
+
+def question(folder: Path, entry: dict[str, Any], *, detect: bool) -> dict[str, Any]:
+    """Return what a system is told of a recording: where it is, and its language, but not to `detect`."""
+    return {
+        "uri": str((folder / entry["uri"]).absolute()),
+        "language": None if detect else entry["language"],
+        "multilingual": entry["language"] is None,
+    }
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,11 @@ class Heard:
     language: str | None
     duration_s: float
     lines: Sequence[Line]
+
+    @staticmethod
+    def of(row: dict[str, Any]) -> Heard:
+        """Return what a worker's answer says (see `workers.py`)."""
+        return Heard(row["language"], row["duration_s"], [Line(**line) for line in row["lines"]])
 
 
 @dataclass
@@ -70,6 +93,24 @@ class Figures:
     @property
     def cpu_s_per_hour(self) -> float:
         return 3600 * self.cpu_s / max(1e-9, self.audio_s)
+
+    def sentences(self, *, detect: bool) -> list[str]:
+        """Return what there is to say; of languages only where they had to be detected."""
+        said = [f"{self.audio_s / 60:.1f} min"]
+        if self.reference_words:
+            said.append(
+                f"word errors {self.word_errors:.2f} % of {self.reference_words}"
+                f" ({self.substitutions} wrong, {self.deletions} left out, {self.insertions} put in)"
+            )
+            said.append(f"{self.words_in_gaps} words in music, noise and silence")
+        if self.languages and detect:
+            said.append(f"language right {100 * self.languages_right / self.languages:.1f} %")
+        if self.speechless:
+            said.append(f"{self.speechless} without speech: text in {self.with_text}")
+            said.append(f"text without a flag in {self.with_sure_text}")
+        if self.cpu_s:
+            said.append(f"{self.cpu_s_per_hour:.0f} CPU s/h")
+        return said
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts and the rates."""

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
 from pipeline.decode import find_ffmpeg
 
 EPISODE = Path(__file__).parents[1] / "examples" / "audio" / "episode.m4a"

@@ -32,6 +32,7 @@ from pipeline.sources import Listing, resolve
 from pipeline.speech import SpeechOptions
 from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage
 from pipeline.types import SAMPLE_RATE, Recording, setting
+from pipeline.whisper import precision
 from pipeline.whisper.options import WhisperOptions
 
 
@@ -117,12 +118,11 @@ def _gpus_here() -> int:
 def _resolve(options: WhisperOptions, machines: RayOptions, gpus: int) -> WhisperOptions:
     """Spell `auto` out: what is hashed and what the actors do must not differ."""
     device = options.device if options.device != "auto" else "cuda" if gpus else "cpu"
-    automatic = "float16" if device.startswith("cuda") else "float32"
     cores = max(1, (os.cpu_count() or 1) // machines.pool[0])  # actors on one machine share its cores
     return replace(
         options,
         device=device,
-        dtype=automatic if options.dtype == "auto" else options.dtype,
+        dtype=precision.automatic(device) if options.dtype == "auto" else options.dtype,
         threads=options.threads or (0 if machines.address else cores),
     )
 

@@ -22,12 +22,12 @@ def test_filters_equal_the_reference_at_each_step(seed: int) -> None:
     print("seed", seed)  # noqa: T201 (a failure must be repeatable)
     generator = torch.Generator().manual_seed(seed)
     tokens = Tokens(locate("base").tokenizer)
-    rules = Rules(tokens, 50, torch.device("cpu"))
+    rules = Rules(tokens, torch.device("cpu"))
     history = rules.new_history(ROWS, torch.device("cpu"))
     prompt = torch.tensor([REFERENCE.sot_sequence] * ROWS)
     filters = [
         SuppressBlank(REFERENCE, prompt.shape[1]),
-        SuppressTokens(list(tokens.suppressed)),
+        SuppressTokens(list(tokens.suppressed((-1,)))),
         ApplyTimestampRules(REFERENCE, prompt.shape[1], 50),
     ]
     for _ in range(STEPS):

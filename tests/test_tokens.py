@@ -40,7 +40,7 @@ def test_layout_equals_the_reference(vocabulary: int, multilingual: bool, langua
 def test_suppressed_tokens_equal_the_reference(tokens: Tokens) -> None:
     special = {REFERENCE.transcribe, REFERENCE.translate, REFERENCE.sot, REFERENCE.sot_prev}
     special |= {REFERENCE.sot_lm, REFERENCE.no_speech}
-    assert set(tokens.suppressed) == set(REFERENCE.non_speech_tokens) | special
+    assert set(tokens.suppressed((-1,))) == set(REFERENCE.non_speech_tokens) | special
     assert set(tokens.blank) == {*REFERENCE.encode(" "), REFERENCE.eot}
 
 
@@ -55,16 +55,18 @@ def test_text_round_trip_equals_the_reference(tokens: Tokens, text: str) -> None
     assert tokens.decode([*tokens.encode(text), tokens.layout.first_timestamp + 9, tokens.layout.eot]) == text
 
 
-def test_prompt_keeps_the_last_223_tokens_of_context(tokens: Tokens) -> None:
-    context = list(range(300))
-    prompt, sot = tokens.prompt("de", "translate", context)
+def test_prompt_is_context_then_start_of_transcript(tokens: Tokens) -> None:
     layout = tokens.layout
-    assert prompt == [layout.sot_prev, *range(77, 300), layout.sot, tokens.language_token("de"), layout.translate]
-    assert sot == 224
+    prompt, sot = tokens.prompt("de", "translate", [7, 8], timestamps=True)
+    assert prompt == [layout.sot_prev, 7, 8, layout.sot, tokens.language_token("de"), layout.translate]
+    assert sot == 3
 
 
 def test_prompt_without_context_starts_with_start_of_transcript(tokens: Tokens) -> None:
-    assert tokens.prompt("en", "transcribe", []) == ([*REFERENCE.sot_sequence], 0)
+    assert tokens.prompt("en", "transcribe", [], timestamps=True) == ([*REFERENCE.sot_sequence], 0)
+    assert tokens.prompt("en", "transcribe", [], timestamps=False)[0] == [
+        *REFERENCE.sot_sequence_including_notimestamps
+    ]
 
 
 def test_unknown_language_is_refused_with_the_known_ones(tokens: Tokens) -> None:

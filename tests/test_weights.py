@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def loaded(path: Path) -> Whisper:
-    model, tokens = load(locate(str(path)), torch.float32, CPU)
+    model, tokens = load(locate(str(path)), "float32", CPU)
     assert tokens.layout.vocabulary == model.dims.vocabulary
     return model
 
@@ -168,7 +168,7 @@ def test_wheels_weights_are_those_of_the_reference_in_another_format(tmp_path: P
     # The demo's model through all of the way: its tensors in OpenAI's names, read back.
     import reference
 
-    base, _ = load(locate("base"), torch.float32, CPU)
+    base, _ = load(locate("base"), "float32", CPU)
     other = reference.model(base)
     path = tmp_path / "copy.pt"
     torch.save({"dims": vars(other.dims), "model_state_dict": other.state_dict()}, path)
@@ -206,7 +206,7 @@ def test_fingerprint_tells_weights_apart_and_covers_every_shard(small: Path, tmp
 
 
 def test_tied_output_layer_stays_one_tensor(small: Path) -> None:
-    model, _ = load(locate(str(small)), torch.bfloat16, CPU)
+    model, _ = load(locate(str(small)), "bfloat16", CPU)
     assert model.decoder.head.weight.data_ptr() == model.decoder.tokens.weight.data_ptr()
 
 
@@ -216,7 +216,7 @@ def test_tied_output_layer_stays_one_tensor(small: Path) -> None:
 def refusal(path: Path) -> str:
     """Return the one error that loading ends with."""
     with pytest.raises(UserError) as caught:
-        load(locate(str(path)), torch.float32, CPU)
+        load(locate(str(path)), "float32", CPU)
     message = str(caught.value)
     assert caught.value.hint
     assert "\n" not in message

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from pipeline.errors import UserError
+from pipeline.whisper import precision
 from pipeline.whisper.options import WhisperOptions
 
 
-def resolve(options: WhisperOptions) -> tuple[torch.device, torch.dtype]:
-    """Return the device and number format that `auto` stands for here; UserError when the device is not there."""
+def resolve(options: WhisperOptions) -> tuple[torch.device, str]:
+    """Return the device and the number format that `auto` stands for here; UserError when the device is not there."""
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,8 +20,9 @@ def resolve(options: WhisperOptions) -> tuple[torch.device, torch.dtype]:
         raise UserError(f"--device {name} names no device", "for example cpu, cuda, cuda:1") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"there is no CUDA device for --device {name}", "use --device cpu")
-    automatic = torch.float32 if device.type == "cpu" else torch.float16
-    return device, automatic if options.dtype == "auto" else getattr(torch, options.dtype)
+    if options.dtype == "int8" and device.type != "cpu":
+        raise UserError(f"--dtype int8 is for CPUs, not for {name}", "use --dtype float16")
+    return device, precision.automatic(device.type) if options.dtype == "auto" else options.dtype
 
 
 def describe_device() -> str:

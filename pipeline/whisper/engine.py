@@ -12,7 +12,8 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -21,17 +22,22 @@ from torch import Tensor
 from pipeline.types import SAMPLE_RATE, Attempt, Passage, Segment, Transcript
 from pipeline.whisper import mel as audio
 from pipeline.whisper.device import resolve
+from pipeline.whisper.encoding import Encoded, Encoders, kept
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
+from pipeline.whisper.model import TEXT_POSITIONS
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.rules import Rules
+from pipeline.whisper.search import Beam, Candidate, Draw, Greedy, Sampling, Search, likeliest
 from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP, SAMPLES_PER_TIMESTAMP, cut
-from pipeline.whisper.slots import Order, Result, Slots
+from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
 from pipeline.whisper.tokens import compression_ratio
 from pipeline.whisper.weights import load
 
 MARGIN = SAMPLE_RATE // 2  # kept before speech when silence is skipped
 SLIVER = SAMPLE_RATE // 4  # less speech than this behind the last timestamp is its own fading out
+AHEAD = 2  # windows that are encoded while all slots are taken
+MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 CONTEXT_RESET_TEMPERATURE = 0.5  # text decoded above it is no context: it may be a loop or an invention
 
 
@@ -44,7 +50,7 @@ class Reel:
     frames: int  # of content, 10 ms each
     language: Evidence
     seek: int = 0  # frame where the next window starts
-    context: list[int] = field(default_factory=list)
+    context: list[int] = field(default_factory=list)  # tokens before the next window; at first, of the initial prompt
     segments: list[Segment] = field(default_factory=list)
 
 
@@ -52,7 +58,8 @@ class Reel:
 class Try:
     """One decoding of a window, and how it scored."""
 
-    result: Result
+    chosen: Candidate
+    no_speech_prob: float
     scores: Attempt
 
 
@@ -63,7 +70,7 @@ class Window:
     reel: Reel
     start: int  # frame in the passage
     frames: int  # of content, at most 3000
-    audio: Tensor | None = None  # cross keys and values [L, 2, H, A, E]; None while a slot holds them
+    encoding: Future[Encoded] | None  # None while a slot holds its audio
     language: str = ""
     language_probability: float | None = None
     tries: list[Try] = field(default_factory=list)
@@ -74,63 +81,90 @@ class WhisperEngine:
 
     def __init__(self, options: WhisperOptions) -> None:
         """Load the model; UserError when it cannot be had."""
-        self.options = options
         self.device, dtype = resolve(options)
-        if self.device.type == "cpu":  # Ray gives an actor without CPU tokens a single thread
-            torch.set_num_threads(options.threads or os.cpu_count() or 1)
+        threads = options.threads or os.cpu_count() or 1
         self.model, self.tokens = load(locate(options.model), dtype, self.device)
+        # On a CPU half of the threads decode, and the others encode the next windows meanwhile.
+        self.threads = max(1, threads // 2)
+        encoding = threads - self.threads if self.device.type == "cpu" else 0
+        self.encoders = Encoders(self.model, self.tokens.layout, encoding)
+        self.prepare(options)
+
+    def prepare(self, options: WhisperOptions) -> None:
+        """Take other options on the weights that are loaded; model, device, number format and threads stay."""
+        self.options = options = _as_the_reference(options) if options.reference else options
         first = round(options.max_initial_timestamp_s * audio.FRAMES_PER_SECOND / FRAMES_PER_TIMESTAMP)
-        self.rules = Rules(self.tokens, first, self.device)
+        self.rules = Rules(
+            self.tokens,
+            self.device,
+            suppress=options.suppress_tokens,
+            max_initial_timestamp=first,
+            timestamps=options.timestamps,
+        )
         self.slots = options.slots or (16 if self.device.type == "cpu" else 128)
 
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
+        if self.device.type == "cpu":  # Ray gives an actor without CPU tokens a single thread
+            torch.set_num_threads(self.threads)
         source = iter(passages)
-        greedy: Slots[Window] = Slots(self.model, self.rules, self.slots, 1, sampling=False)
-        few = max(1, self.slots // 4)  # windows that are sampled at once, with `best_of` candidates each
-        lanes = {False: greedy}
-        waiting: dict[bool, deque[Window]] = {False: deque(), True: deque()}
+        few = max(1, self.slots // 4)  # windows with several candidates that are decoded at once
+        first = self._lane(few if self.options.beam > 1 else self.slots, sampling=self.options.temperatures[0] > 0)
+        again = self._lane(few, sampling=True)
+        new: deque[Window] = deque()
+        failed: deque[Window] = deque()
         more = True
-        while more or any(waiting.values()) or any(lane.busy for lane in lanes.values()):
+        while more or new or failed or first.busy or again.busy:
             # No new passage while many windows wait for another try: each holds its encoded audio.
-            while more and len(waiting[False]) < greedy.free and len(waiting[True]) < few:
+            while more and len(new) < first.free + AHEAD and len(failed) < few:
                 passage = next(source, _END)
                 if passage is None:
                     break
                 more = passage is not _END
                 if isinstance(passage, Passage):
-                    yield from self._next_window(self._reel(passage), waiting[False])
-            if waiting[True] and True not in lanes:
-                lanes[True] = Slots(self.model, self.rules, few, self.options.best_of, sampling=True)
-            for sampling, lane in lanes.items():
-                yield from self._fill(lane, waiting[sampling])
+                    yield from self._next_window(self._reel(passage), new)
+            self._encode(new, first.busy + again.busy)
+            for lane, waiting in ((first, new), (again, failed)):
+                self._admit(lane, waiting)
                 if lane.busy:
                     lane.step()
-                for slot in lane.ended():
-                    window, result = lane.jobs[slot], lane.result(slot)
-                    if self._judge(window, result):
-                        lane.release(slot)
-                        yield from self._next_window(window.reel, waiting[False])
+                for window, accepted in self._ended(lane):
+                    if accepted:
+                        yield from self._next_window(window.reel, new)
                     else:
-                        window.audio = lane.audio(slot)
-                        lane.release(slot)
-                        waiting[True].append(window)
+                        failed.append(window)
             yield None
+
+    def _lane(self, capacity: int, *, sampling: bool) -> Slots[Window]:
+        options, eot = self.options, self.tokens.layout.eot
+        search: Search
+        if sampling:
+            search = Sampling(options.best_of, capacity, eot, MAX_NEW_TOKENS, self.device)
+        elif options.beam > 1:
+            search = Beam(options.beam, options.patience, capacity, eot, MAX_NEW_TOKENS, self.device)
+        else:
+            search = Greedy(eot)
+        return Slots(self.model, self.rules, search, capacity)
 
     def _reel(self, passage: Passage) -> Reel:
         pcm = torch.from_numpy(passage.pcm.copy()).to(self.device)
-        spectrogram = audio.log_mel(pcm, self.model.dims.mel_bands)
-        evidence = Evidence(
-            self.tokens.language_codes if self.tokens.layout.multilingual else ("en",), passage.language
-        )
-        return Reel(passage, spectrogram, len(passage.pcm) // audio.HOP, evidence)
+        mel = audio.log_mel(pcm, self.model.dims.mel_bands)
+        codes = self.tokens.language_codes if self.tokens.layout.multilingual else ("en",)
+        language = passage.language
+        if self.options.reference and language is None:
+            (first,) = self.encoders.encode(mel[None, :, : audio.WINDOW_FRAMES])
+            language = codes[max(range(len(codes)), key=first.languages.__getitem__)]
+        context = self.tokens.encode(" " + self.options.prompt.strip()) if self.options.prompt else []
+        return Reel(passage, mel, len(passage.pcm) // audio.HOP, Evidence(codes, language), context=context)
 
     def _next_window(self, reel: Reel, waiting: deque[Window]) -> Iterator[Transcript]:
         """Put the reel's next window into the queue, or yield its transcript when there is none."""
         reel.seek = self._jump(reel)
         if reel.seek < reel.frames:
-            waiting.append(Window(reel, reel.seek, min(audio.WINDOW_FRAMES, reel.frames - reel.seek)))
+            frames = min(audio.WINDOW_FRAMES, reel.frames - reel.seek)
+            encoding = self.encoders.submit(audio.window(reel.mel, reel.seek, frames))
+            waiting.append(Window(reel, reel.seek, frames, encoding))
             return
         passage = reel.passage
         language, probability = reel.language.verdict()
@@ -157,52 +191,63 @@ class WhisperEngine:
             return reel.seek
         return reel.seek + (gap - MARGIN) // audio.HOP
 
-    def _fill(self, lane: Slots[Window], waiting: deque[Window]) -> Iterator[None]:
-        """Encode what is new and admit what fits; yield after each encoding."""
-        windows = [waiting.popleft() for _ in range(min(lane.free, len(waiting)))]
-        for window in windows:
-            if window.audio is None:
-                self._encode(window)
-                yield None
-        if windows:
-            lane.admit([self._order(window, lane.width) for window in windows])
+    def _encode(self, new: deque[Window], busy: int) -> None:
+        """Wait until no more windows are being encoded than decoded: a step costs much the same for one or for ten."""
+        self.encoders.flush()
+        coming = [window.encoding for window in new if window.encoding and not window.encoding.done()]
+        ready = busy + len(new) - len(coming)
+        if len(coming) > ready:
+            wait(coming[: (len(coming) - ready + 1) // 2])
 
-    def _encode(self, window: Window) -> None:
-        """Encode the window and choose its language by the decoder's first step."""
-        mel = audio.window(window.reel.mel, window.start, window.frames).to(self.model.decoder.positions.dtype)
-        kv = self.model.decoder.audio(self.model.encoder(mel[None]))  # [L, 2, 1, H, A, E]
-        window.audio = kv[:, :, 0]
-        layout = self.tokens.layout
-        sot = torch.tensor([[layout.sot]], device=self.device)
-        hidden = self.model.decoder(sot, torch.zeros_like(sot), self.model.new_cache(1, 1), kv, 1)
-        logits = self.model.decoder.logits(hidden[:, 0])[0]
-        speech = 1 - float(logits.softmax(0)[layout.no_speech])
-        languages = logits[layout.first_language : layout.first_language + layout.languages]
-        posterior = languages.softmax(0).tolist() if layout.multilingual else [1.0]
-        window.language, probability = window.reel.language.add(posterior, weight=speech)
-        window.language_probability = probability if layout.multilingual else None
+    def _admit(self, lane: Slots[Window], waiting: deque[Window]) -> None:
+        """Give the lane what is encoded and fits, the oldest first."""
+        orders: list[Order[Window]] = []
+        while waiting and (encoding := waiting[0].encoding) and encoding.done() and len(orders) < lane.free:
+            orders.append(self._order(waiting.popleft(), encoding.result(), lane.width))
+        if orders:
+            lane.admit(orders)
 
-    def _order(self, window: Window, width: int) -> Order[Window]:
-        assert window.audio is not None
-        context = window.reel.context if self.options.context == "passage" else []
-        prompt, sot = self.tokens.prompt(window.language, self.options.task, context)
-        temperature = self.options.temperatures[len(window.tries)]
+    def _ended(self, lane: Slots[Window]) -> Iterator[tuple[Window, bool]]:
+        """Free the slots that have ended; yield their windows, and whether they are accepted."""
+        for slot in lane.ended():
+            window = lane.jobs[slot]
+            best = likeliest(lane.candidates(slot), self.options.length_penalty)
+            accepted = self._judge(window, best, lane.no_speech_prob(slot))
+            if not accepted:
+                window.encoding = kept(lane.audio(slot))
+            lane.release(slot)
+            yield window, accepted
+
+    def _order(self, window: Window, encoded: Encoded, width: int) -> Order[Window]:
+        window.encoding = None
+        if not window.tries:
+            window.language, probability = window.reel.language.add(encoded.languages, weight=encoded.speech)
+            window.language_probability = probability if self.tokens.layout.multilingual else None
+        prompt, sot = self._prompt(window)
         passage = window.reel.passage
         start = passage.start + window.start * audio.HOP
+        temperature = self.options.temperatures[len(window.tries)]
         seeds = tuple(_seed(passage.recording_id, start, temperature, i) for i in range(width))
-        order = Order(window, prompt, sot, window.audio, temperature, seeds)
-        window.audio = None
-        return order
+        return Order(window, prompt, sot, encoded.audio, Draw(temperature, seeds))
 
-    def _judge(self, window: Window, result: Result) -> bool:
+    def _prompt(self, window: Window) -> tuple[list[int], int]:
+        """Return the window's prompt and the place of start of transcript in it. At most 223 tokens stand before it."""
+        options = self.options
+        hot = self.tokens.encode(" " + options.hotwords.strip())[:MAX_CONTEXT] if options.hotwords else []
+        room = MAX_CONTEXT - len(hot)
+        before = hot + (window.reel.context[-room:] if room else [])
+        prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
+        return prompt + (self.tokens.encode(" " + options.prefix.strip()) if options.prefix else []), sot
+
+    def _judge(self, window: Window, best: Candidate, no_speech_prob: float) -> bool:
         """Accept a result and write its segments, or return False: the next temperature is to be tried."""
         options = self.options
-        temperature = options.temperatures[len(window.tries)]
-        ratio = compression_ratio(self.tokens.decode(result.tokens).strip())
-        window.tries.append(Try(result, Attempt(temperature, result.avg_logprob, ratio)))
-        unlikely = result.avg_logprob < options.logprob_threshold
+        ratio = compression_ratio(self.tokens.decode(best.tokens).strip())
+        scores = Attempt(options.temperatures[len(window.tries)], best.avg_logprob, ratio)
+        window.tries.append(Try(best, no_speech_prob, scores))
+        unlikely = best.avg_logprob < options.logprob_threshold
         looping = ratio > options.compression_ratio_threshold
-        silent = unlikely and result.no_speech_prob > options.no_speech_threshold
+        silent = unlikely and no_speech_prob > options.no_speech_threshold
         failed = (unlikely or looping) and not silent
         if failed and len(window.tries) < len(options.temperatures):
             return False
@@ -223,16 +268,17 @@ class WhisperEngine:
     def _write(self, window: Window, chosen: Try) -> None:
         """Add the window's segments to its reel and seek on."""
         reel, scores = window.reel, chosen.scores
-        pieces, advance = cut(chosen.result.tokens, window.frames, self.tokens.layout)
+        pieces, advance = cut(chosen.chosen.tokens, window.frames, self.tokens.layout)
         origin = reel.passage.start + window.start * audio.HOP
         trusted = window.tries[-1].scores.temperature <= CONTEXT_RESET_TEMPERATURE
-        if not trusted:
+        keeps_context = trusted and self.options.context == "passage"
+        if not keeps_context:
             reel.context = []
         for piece in pieces:
             text = self.tokens.decode(list(piece.tokens)).strip()
             if not text or piece.start == piece.end:
                 continue
-            if trusted:
+            if keeps_context:
                 reel.context += piece.tokens
             reel.segments.append(
                 Segment(
@@ -244,12 +290,17 @@ class WhisperEngine:
                     task=self.options.task,
                     avg_logprob=scores.avg_logprob,
                     compression_ratio=scores.compression_ratio,
-                    no_speech_prob=chosen.result.no_speech_prob,
+                    no_speech_prob=chosen.no_speech_prob,
                     temperature=scores.temperature,
                     attempts=tuple(one.scores for one in window.tries),
                 )
             )
         reel.seek = window.start + advance
+
+
+def _as_the_reference(options: WhisperOptions) -> WhisperOptions:
+    """Return the options with what `reference` implies for the engine."""
+    return replace(options, context="passage", exhausted="last", jump_s=math.inf)
 
 
 def _seed(recording_id: str, start: int, temperature: float, candidate: int) -> int:

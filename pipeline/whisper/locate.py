@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.whisper import hub
 from pipeline.whisper.checkpoints import files
 from pipeline.whisper.checkpoints.files import Checkpoint
 from pipeline.whisper.checkpoints.published import PUBLISHED
@@ -112,6 +111,8 @@ def _tokenizer(format: str, weights: Path) -> Path:
     hint = f"put tokenizer.json of {repository or 'the model that it was made from'} beside the weights"
     if repository is None:
         raise UserError(f"{weights.parent} lacks {files.TOKENIZER}, for a vocabulary of {size} tokens", hint)
+    from pipeline.whisper import hub  # only here and below: a machine without a network needs no hub
+
     try:
         return hub.fetch_file(repository, files.TOKENIZER)
     except hub.UnreachableError:
@@ -145,6 +146,8 @@ def _in_hub(name: str) -> Checkpoint:
     repository = REPOSITORIES.get(name, name)
     if repository.count("/") != 1:
         raise UserError(f"no model is called {name!r}", "one of: " + " ".join(REPOSITORIES) + ", a hub id, a directory")
+    from pipeline.whisper import hub
+
     try:
         return _in_directory(name, hub.fetch_model(repository))
     except hub.UnreachableError:

@@ -36,13 +36,16 @@ class Dims:
     decoder_layers: int
 
 
-def steady(linear: nn.Linear, x: Tensor) -> Tensor:
-    """Apply `linear` to x [..., D] with at least `STEADY_ROWS` rows on the CPU."""
-    rows = x.numel() // x.shape[-1]
-    if rows >= STEADY_ROWS or x.is_cuda:
-        return linear(x)  # type: ignore[no-any-return]
-    flat = F.pad(x.reshape(rows, -1), (0, 0, 0, STEADY_ROWS - rows))
-    return linear(flat)[:rows].view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+class Linear(nn.Linear):
+    """A linear map whose rows do not depend on how many there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] -> [..., D']."""
+        rows = x.numel() // x.shape[-1]
+        if rows >= STEADY_ROWS or x.is_cuda or x.dtype != torch.float32:
+            return super().forward(x)
+        flat = F.pad(x.reshape(rows, -1), (0, 0, 0, STEADY_ROWS - rows))
+        return super().forward(flat)[:rows].view(*x.shape[:-1], -1)
 
 
 class Feedforward(nn.Module):
@@ -51,12 +54,12 @@ class Feedforward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
+        self.up = Linear(width, 4 * width)
+        self.down = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., D]."""
-        return steady(self.down, F.gelu(steady(self.up, self.norm(x))))
+        return self.down(F.gelu(self.up(self.norm(x))))  # type: ignore[no-any-return]
 
 
 class SelfAttention(nn.Module):
@@ -66,20 +69,20 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)  # the keys' bias is zero: Whisper has none
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)  # the keys' bias is zero: Whisper has none
+        self.out = Linear(width, width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [R, T, D] -> queries, keys, values, each [R, H, T, E]."""
         rows, length, width = x.shape
-        qkv = steady(self.qkv, self.norm(x)).view(rows, length, 3, self.heads, width // self.heads)
+        qkv = self.qkv(self.norm(x)).view(rows, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] -> [R, T, D]."""
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return steady(self.out, x.transpose(1, 2).flatten(2))
+        x = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask)
+        return self.out(x.transpose(1, 2).flatten(2).to(q.dtype))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -89,9 +92,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)  # the keys' bias is zero
-        self.out = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width)  # the keys' bias is zero
+        self.out = Linear(width, width)
 
     def audio(self, features: Tensor) -> Tensor:
         """features [N, A, D] -> keys and values [2, N, H, A, E]."""
@@ -105,9 +108,9 @@ class CrossAttention(nn.Module):
         rows, length, width = x.shape
         windows = kv.shape[1]
         share = rows // windows
-        q = steady(self.q, self.norm(x)).view(windows, share * length, self.heads, width // self.heads)
-        x = F.scaled_dot_product_attention(q.transpose(1, 2), kv[0], kv[1])  # [N, H, share * T, E]
-        return steady(self.out, x.transpose(1, 2).reshape(rows, length, width))
+        q = self.q(self.norm(x)).view(windows, share * length, self.heads, width // self.heads)
+        a = F.scaled_dot_product_attention(q.transpose(1, 2).to(kv.dtype), kv[0], kv[1])  # [N, H, share * T, E]
+        return self.out(a.transpose(1, 2).reshape(rows, length, width).to(x.dtype))  # type: ignore[no-any-return]
 
 
 class EncoderLayer(nn.Module):
@@ -137,8 +140,8 @@ class DecoderLayer(nn.Module):
         """x [R, T, D], positions [R, T], cache [2, R, H, S, E] (written at `positions`), kv [2, N, H, A, E]."""
         q, k, v = self.attention.project(x)
         rows = torch.arange(len(x), device=x.device)[:, None]
-        cache[0, rows, :, positions] = k.transpose(1, 2)  # [R, T, H, E]
-        cache[1, rows, :, positions] = v.transpose(1, 2)
+        cache[0, rows, :, positions] = k.transpose(1, 2).to(cache.dtype)  # [R, T, H, E]
+        cache[1, rows, :, positions] = v.transpose(1, 2).to(cache.dtype)
         x = x + self.attention.attend(q, cache[0, :, :, : mask.shape[-1]], cache[1, :, :, : mask.shape[-1]], mask)
         x = x + self.cross(x, kv)
         return x + self.mlp(x)  # type: ignore[no-any-return]
@@ -173,7 +176,7 @@ class Decoder(nn.Module):
         self.positions = nn.Parameter(torch.empty(TEXT_POSITIONS, dims.width))
         self.layers = nn.ModuleList(DecoderLayer(dims.width, dims.heads) for _ in range(dims.decoder_layers))
         self.norm = nn.LayerNorm(dims.width)
-        self.head = nn.Linear(dims.width, dims.vocabulary, bias=False)
+        self.head = Linear(dims.width, dims.vocabulary, bias=False)
         self.head.weight = self.tokens.weight
 
     def audio(self, features: Tensor) -> Tensor:
@@ -195,7 +198,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [R, D] -> float32 logits [R, vocabulary]."""
-        return steady(self.head, hidden).float()
+        return self.head(hidden).float()  # type: ignore[no-any-return]
 
 
 class Whisper(nn.Module):
@@ -208,8 +211,19 @@ class Whisper(nn.Module):
         self.decoder = Decoder(dims)
         self.alignment_heads: tuple[tuple[int, int], ...] = ()  # (layer, head): they tell word times
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the encoder, and of the keys and values of both attentions."""
+        return self.encoder.positions.dtype
+
+    def new_audio(self, windows: int) -> Tensor:
+        """Return room for the cross keys and values of `windows` windows: zeros [L, 2, N, H, A, E]."""
+        dims = self.dims
+        shape = (dims.decoder_layers, 2, windows, dims.heads, AUDIO_POSITIONS, dims.width // dims.heads)
+        return torch.zeros(shape, dtype=self.dtype, device=self.decoder.positions.device)
+
     def new_cache(self, rows: int, positions: int = TEXT_POSITIONS) -> Tensor:
         """Return an empty cache for `rows` rows: zeros [L, 2, R, H, S, E]."""
-        dims, like = self.dims, self.decoder.positions
+        dims = self.dims
         shape = (dims.decoder_layers, 2, rows, dims.heads, positions, dims.width // dims.heads)
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return torch.zeros(shape, dtype=self.dtype, device=self.decoder.positions.device)

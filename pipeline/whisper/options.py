@@ -23,6 +23,11 @@ class WhisperOptions:
         "Which attempt stands when all fail: the likeliest that is no loop, or the last as in the reference.",
         choices=("best", "last"),
     )
+    beam: int = setting(1, "Lines kept by beam search at temperature 0; 1 takes the likeliest token each time.")
+    patience: float = setting(1.0, "Beam search goes on until this many times --beam lines have ended.")
+    length_penalty: float | None = setting(
+        None, "Rank candidates by log-probability / ((5 + length) / 6) ** this; by default, by the mean a token."
+    )
     best_of: int = setting(5, "Candidates sampled for a window at temperatures above 0; the likeliest stands.")
     compression_ratio_threshold: float = setting(2.4, "Try the next temperature when the text packs better than this.")
     logprob_threshold: float = setting(
@@ -34,13 +39,27 @@ class WhisperOptions:
     context: str = setting(
         "none", "Prompt a window with the text before it in its passage, or not.", choices=("none", "passage")
     )
+    prompt: str = setting("", "Text that stands before a passage's first window as its context: names, style.")
+    hotwords: str = setting("", "Words to expect: they stand before every window.")
+    prefix: str = setting("", "Text that every window begins with; it is not repeated in the transcript.")
+    timestamps: bool = setting(
+        True, "Let the model write timestamps; without them each window of 30 s is one segment, and decoded once."
+    )
+    suppress_tokens: tuple[int, ...] = setting(
+        (-1,), "Ids of tokens that never come; -1 stands for the symbols of annotations and music."
+    )
     max_initial_timestamp_s: float = setting(1.0, "Latest start of a window's first segment.", "s")
+    reference: bool = setting(
+        False,
+        "Do as the reference implementation does: a recording is one passage, with context, nothing is skipped,"
+        " the first 30 s tell the language, and the last attempt stands.",
+    )
     jump_s: float = setting(3.0, "Skip over stretches without detected speech that are longer than this.", "s")
     device: str = setting("auto", "Where the model runs: auto, cpu, cuda, cuda:1, mps.")
     dtype: str = setting(
         "auto",
-        "Number format of the model: auto is float16 on a GPU, float32 elsewhere.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "Number format of the model: auto is float16 on a GPU, int8 on a CPU that multiplies it in hardware.",
+        choices=("auto", "float32", "bfloat16", "float16", "int8"),
     )
     slots: int = setting(0, "Windows decoded at once; 0 chooses by device.", rows=False)
     threads: int = setting(0, "CPU threads of the model; 0 takes the cores there are.", rows=False)

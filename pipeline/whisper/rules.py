@@ -6,6 +6,7 @@ that order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -25,16 +26,36 @@ class History:
     time_may_not_follow: Tensor  # bool: so is the one before it (or there is none), text must follow
     earliest: Tensor  # int64: smallest timestamp token that may come
 
+    def __getitem__(self, rows: slice | Tensor) -> History:
+        return History(self.count[rows], self.last_is_time[rows], self.time_may_not_follow[rows], self.earliest[rows])
+
+    def __setitem__(self, rows: slice | Tensor, part: History) -> None:
+        self.count[rows], self.last_is_time[rows] = part.count, part.last_is_time
+        self.time_may_not_follow[rows], self.earliest[rows] = part.time_may_not_follow, part.earliest
+
 
 class Rules:
     """Filters the next token's logits by the timestamp grammar and the suppressed tokens."""
 
-    def __init__(self, tokens: Tokens, max_initial_timestamp: int, device: torch.device) -> None:
-        """`max_initial_timestamp` counts timestamps (0.02 s): the latest that may come first."""
+    def __init__(
+        self,
+        tokens: Tokens,
+        device: torch.device,
+        *,
+        suppress: Iterable[int] = (-1,),
+        max_initial_timestamp: int = 50,
+        timestamps: bool = True,
+    ) -> None:
+        """`suppress` as `Tokens.suppressed`; `max_initial_timestamp` counts timestamps (0.02 s): the latest first one.
+
+        Without `timestamps` their grammar is not asked for.
+        """
         self.layout: Layout = tokens.layout
-        self._suppressed = torch.tensor((*tokens.suppressed, tokens.layout.no_timestamps), device=device)
+        suppressed = {*tokens.suppressed(suppress), *([tokens.layout.no_timestamps] if timestamps else [])}
+        self._suppressed = torch.tensor(sorted(suppressed), device=device)
         self._blank = torch.tensor(tokens.blank, device=device)
         self._latest_first = tokens.layout.first_timestamp + max_initial_timestamp
+        self._timestamps = timestamps
 
     def new_history(self, rows: int, device: torch.device) -> History:
         """Return the history of rows without a sampled token."""
@@ -47,23 +68,26 @@ class Rules:
 
     def filter(self, logits: Tensor, history: History) -> Tensor:
         """Set what may not come to -inf, in place: logits [R, vocabulary] float32."""
+        logits.index_fill_(1, self._suppressed, NEVER)
+        start = history.count == 0
+        logits[:, self._blank] += _closing(start)
+        if self._timestamps:
+            self._filter_timestamps(logits, history, start)
+        return logits
+
+    def _filter_timestamps(self, logits: Tensor, history: History, start: Tensor) -> None:
         eot, first = self.layout.eot, self.layout.first_timestamp
         text, times = logits[:, :first], logits[:, first:]  # views
-        start = history.count == 0
-        logits.index_fill_(1, self._suppressed, NEVER)
-        logits[:, self._blank] = logits[:, self._blank].masked_fill(start[:, None], NEVER)
         # A transcript starts with a timestamp. After text and one timestamp comes its twin or the end.
         twin_due = history.last_is_time & ~history.time_may_not_follow
-        text.masked_fill_(start[:, None], NEVER)
-        logits[:, :eot].masked_fill_(twin_due[:, None], NEVER)
+        text[:, :eot].add_(_closing(twin_due))
         ids = torch.arange(first, first + times.shape[1], device=logits.device)
         latest = torch.where(start, self._latest_first, first + times.shape[1])
         closed = (ids < history.earliest[:, None]) | (ids > latest[:, None]) | history.time_may_not_follow[:, None]
         times.masked_fill_(closed, NEVER)
         # When the timestamps together are likelier than any other token, a timestamp comes.
         time_due = times.logsumexp(1) > text.amax(1)
-        text.masked_fill_(time_due[:, None], NEVER)
-        return logits
+        text.add_(_closing(start | time_due))
 
     def follow(self, history: History, token: Tensor) -> History:
         """Return the history after `token` [R] was taken."""
@@ -74,3 +98,8 @@ class Rules:
         twin_due = history.last_is_time & ~history.time_may_not_follow
         earliest = torch.where(is_time, token + pair_closed.long(), history.earliest + twin_due.long())
         return History(history.count + 1, is_time, pair_closed, earliest)
+
+
+def _closing(rows: Tensor) -> Tensor:
+    """Return what, added, closes `rows` (bool [R]) and leaves the others: float32 [R, 1]; quicker than masking."""
+    return torch.zeros(len(rows), 1, device=rows.device).masked_fill_(rows[:, None], NEVER)

@@ -1,21 +1,22 @@
 """The batch: each slot decodes one window, and takes the next as soon as its own has ended.
 
-Knows tokens, caches and the rules; knows nothing of audio, gates or seeking. A slot holds `width` candidates of its
-window, which share the window's cross keys and values. Busy slots are always the first ones, so that every operation
-is on a plain slice.
+Knows tokens, caches and the rules; knows nothing of audio, gates or seeking. A slot holds as many candidates of its
+window as the search is wide; they share the window's cross keys and values. Busy slots are always the first ones, so
+that every operation is on a plain slice.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from pipeline.whisper.model import CACHE_STEP, TEXT_POSITIONS, Whisper
-from pipeline.whisper.rules import History, Rules
+from pipeline.whisper.rules import Rules
+from pipeline.whisper.search import Candidate, Draw, Lines, Search
 from pipeline.whisper.tokens import Layout
 
 MAX_NEW_TOKENS = TEXT_POSITIONS // 2
@@ -31,48 +32,28 @@ class Order(Generic[Job]):
     prompt: list[int]
     sot: int  # index of start-of-transcript in the prompt
     audio: Tensor  # cross keys and values [L, 2, H, A, E]
-    temperature: float
-    seeds: tuple[int, ...]  # one a candidate
-
-
-@dataclass(frozen=True)
-class Result:
-    """The likeliest candidate of a window."""
-
-    tokens: list[int]  # without prompt and end of text
-    avg_logprob: float  # nats a token, end of text counted
-    no_speech_prob: float
+    draw: Draw = field(default_factory=Draw)
 
 
 class Slots(Generic[Job]):
-    """`capacity` windows in decoding, each with `width` candidates: the likeliest token each, or sampled ones."""
+    """`capacity` windows in decoding."""
 
-    def __init__(self, model: Whisper, rules: Rules, capacity: int, width: int, *, sampling: bool) -> None:
-        self.model, self.rules = model, rules
+    def __init__(self, model: Whisper, rules: Rules, search: Search, capacity: int) -> None:
+        self.model, self.rules, self.search = model, rules, search
         self.layout: Layout = rules.layout
-        self.capacity, self.width, self.sampling = capacity, width, sampling
+        self.capacity, self.width = capacity, search.width
         self.jobs: list[Job] = []  # of the busy slots
         self._fed: list[int] = []  # positions in the caches of the busy slots
         device = model.decoder.positions.device
-        dims, rows = model.dims, capacity * width
-        shape = (
-            dims.decoder_layers,
-            2,
-            capacity,
-            dims.heads,
-            model.encoder.positions.shape[0],
-            dims.width // dims.heads,
-        )
-        self._audio = torch.zeros(shape, dtype=model.decoder.positions.dtype, device=device)  # [L, 2, N, H, A, E]
+        rows = capacity * self.width
+        self._audio = model.new_audio(capacity)  # [L, 2, N, H, A, E]
         self._cache = model.new_cache(rows)  # [L, 2, R, H, S, E]
-        self._tokens = torch.full((rows, MAX_NEW_TOKENS + 1), self.layout.eot, device=device)  # sampled ones
+        self._tokens = torch.full((rows, MAX_NEW_TOKENS + 1), self.layout.eot, device=device)  # chosen ones
         self._position = torch.zeros(rows, dtype=torch.int64, device=device)  # of the next token to feed
-        self._limit = torch.zeros(rows, dtype=torch.int64, device=device)  # most tokens to sample
-        self._logprob = torch.zeros(rows, device=device)  # sum over the sampled tokens
-        self._no_speech = torch.zeros(rows, device=device)
-        self._temperature = torch.zeros(rows, device=device)
-        self._uniform = torch.zeros(rows, MAX_NEW_TOKENS, device=device)  # the row's randomness, a number a step
+        self._limit = torch.zeros(rows, dtype=torch.int64, device=device)  # most tokens to choose
+        self._logprob = torch.zeros(rows, device=device)  # sum over the chosen tokens
         self._done = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._no_speech = torch.zeros(capacity, device=device)
         self._history = rules.new_history(rows, device)
 
     @property
@@ -92,21 +73,18 @@ class Slots(Generic[Job]):
         for slot, order in zip(range(begin, end), orders, strict=True):
             self._audio[:, :, slot] = order.audio
         hidden_last, hidden_sot = self._read_prompts(orders, begin)
-        first = self.model.decoder.logits(hidden_sot).softmax(1)[:, self.layout.no_speech]  # [n]
-        self._no_speech[rows] = first.repeat_interleave(self.width)
+        first = self.model.decoder.logits(hidden_sot).softmax(1)  # [n, vocabulary]
+        self._no_speech[begin:end] = first[:, self.layout.no_speech]
         lengths = torch.tensor([len(order.prompt) for order in orders]).repeat_interleave(self.width)
         self._position[rows] = (lengths - 1).to(self._position.device)
         self._limit[rows] = (TEXT_POSITIONS + 1 - lengths).clamp(max=MAX_NEW_TOKENS).to(self._limit.device)
         self._logprob[rows] = 0
         self._tokens[rows] = self.layout.eot
         self._done[rows] = False
-        self._temperature[rows] = torch.tensor([float(order.temperature) for order in orders]).repeat_interleave(
-            self.width
-        )
-        self._uniform[rows] = torch.stack([_uniform(seed) for order in orders for seed in order.seeds])
-        self._assign(rows, self.rules.new_history(len(orders) * self.width, self._done.device))
+        self._history[rows] = self.rules.new_history(len(orders) * self.width, self._done.device)
+        self.search.admit(begin, [order.draw for order in orders])
         logits = self.model.decoder.logits(hidden_last).repeat_interleave(self.width, 0)
-        self._choose(rows, logits)
+        self._choose(begin, logits)
 
     def step(self) -> None:
         """Feed each busy row its last token and choose the next one."""
@@ -116,22 +94,20 @@ class Slots(Generic[Job]):
         self._fed = [min(fed + 1, TEXT_POSITIONS) for fed in self._fed]
         audio = self._audio[:, :, : self.busy]
         hidden = self.model.decoder(newest, position, self._cache[:, :, rows], audio, max(self._fed))
-        self._choose(rows, self.model.decoder.logits(hidden[:, 0]))
+        self._choose(0, self.model.decoder.logits(hidden[:, 0]))
 
     def ended(self) -> list[int]:
         """Return the slots whose candidates have all ended, last slot first: the order in which they can be freed."""
         done = self._done[: self.busy * self.width].view(-1, self.width).all(1)
         return list(reversed(done.nonzero().flatten().tolist()))
 
-    def result(self, slot: int) -> Result:
-        """Return the likeliest candidate: by mean log-probability, end of text counted in the sum only."""
-        rows = slice(slot * self.width, (slot + 1) * self.width)
-        candidates = []
-        for tokens, logprob in zip(self._tokens[rows].tolist(), self._logprob[rows].tolist(), strict=True):
-            kept = tokens[: tokens.index(self.layout.eot)]  # unused places hold end of text, too
-            candidates.append((logprob / max(1, len(kept)), logprob / (len(kept) + 1), kept))
-        _, avg_logprob, tokens = max(candidates, key=lambda candidate: candidate[0])
-        return Result(tokens, avg_logprob, float(self._no_speech[rows.start]))
+    def candidates(self, slot: int) -> list[Candidate]:
+        """Return what a slot's window may say."""
+        return self.search.candidates(slot, self._lines(slice(slot * self.width, (slot + 1) * self.width)))
+
+    def no_speech_prob(self, slot: int) -> float:
+        """Return the probability of the no-speech token where the transcript of a slot's window starts."""
+        return float(self._no_speech[slot])
 
     def audio(self, slot: int) -> Tensor:
         """Return a copy of the slot's cross keys and values, for another try."""
@@ -163,30 +139,33 @@ class Slots(Generic[Job]):
         sot = torch.tensor([order.sot for order in orders], device=device)
         return hidden[each, last], hidden[each, sot]
 
-    def _choose(self, rows: slice, logits: Tensor) -> None:
-        """Filter `logits` [R, vocabulary], take each row's next token, and write it down."""
-        history = self._view(rows)
-        logits = self.rules.filter(logits, history)
-        token = self._sample(rows, logits, history.count) if self.sampling else logits.argmax(1)
-        logprob = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1)  # at temperature 1
-        done = self._done[rows]
-        token = token.masked_fill(done, self.layout.eot)
-        self._logprob[rows] += logprob.masked_fill(done, 0.0)
-        self._tokens[rows] = self._tokens[rows].scatter(1, history.count[:, None], token[:, None])
-        after = self.rules.follow(history, token)
-        after.count = torch.where(done, history.count, after.count)
-        self._assign(rows, after)
-        self._position[rows] += (~done).long()
-        self._done[rows] = done | (token == self.layout.eot) | (after.count >= self._limit[rows])
+    def _choose(self, begin: int, logits: Tensor) -> None:
+        """Choose the next tokens of the rows from slot `begin` on by their logits [R, vocabulary], write them down."""
+        rows = slice(begin * self.width, begin * self.width + len(logits))
+        history, lines = self._history[rows], self._lines(rows)
+        choice = self.search.choose(self.rules.filter(logits, history), lines, begin)
+        if choice.source is not None:
+            self._rearrange(rows, choice.source)
+        going, count = ~lines.done, history.count
+        lines.tokens.scatter_(1, count[:, None], choice.token[:, None])
+        lines.logprob.copy_(choice.logprob)
+        after = self.rules.follow(history, choice.token)
+        after.count = count + going
+        self._position[rows] += going
+        self._done[rows] = choice.done | (after.count >= self._limit[rows])
+        self._history[rows] = after
 
-    def _sample(self, rows: slice, logits: Tensor, step: Tensor) -> Tensor:
-        """Draw from softmax(logits / T) by inverting its distribution at the row's own number for this step."""
-        cumulative = (logits / self._temperature[rows, None]).softmax(1).cumsum(1)
-        number = self._uniform[rows].gather(1, step[:, None].clamp(max=MAX_NEW_TOKENS - 1)) * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, number, right=True)[:, 0]
-        return token.clamp(max=logits.shape[1] - 1)
+    def _rearrange(self, rows: slice, source: Tensor) -> None:
+        """Let each of `rows` go on from the row `source` [R], counted from the first of them."""
+        target = (source != torch.arange(len(source), device=source.device)).nonzero()[:, 0]
+        a, b = rows.start + source[target], rows.start + target
+        reach = max(self._fed)
+        self._cache[:, :, b, :, :reach] = self._cache[:, :, a, :, :reach]
+        self._tokens[b] = self._tokens[a]
+        self._history[b] = self._history[a]
 
     def _move(self, source: int, target: int) -> None:
+        """Take the window of slot `source` to the slot `target`."""
         if source == target:
             return
         a = slice(source * self.width, (source + 1) * self.width)
@@ -194,21 +173,12 @@ class Slots(Generic[Job]):
         reach = self._fed[source]
         self._audio[:, :, target] = self._audio[:, :, source]
         self._cache[:, :, b, :, :reach] = self._cache[:, :, a, :, :reach]
-        for state in (self._tokens, self._position, self._limit, self._logprob, self._no_speech, self._temperature):
+        self._no_speech[target] = self._no_speech[source]
+        for state in (self._tokens, self._position, self._limit, self._logprob, self._done):
             state[b] = state[a]
-        self._uniform[b], self._done[b] = self._uniform[a], self._done[a]
-        self._assign(b, self._view(a))
+        self._history[b] = self._history[a]
+        self.search.move(source, target)
 
-    def _view(self, rows: slice) -> History:
-        h = self._history
-        return History(h.count[rows], h.last_is_time[rows], h.time_may_not_follow[rows], h.earliest[rows])
-
-    def _assign(self, rows: slice, part: History) -> None:
-        h = self._history
-        h.count[rows], h.last_is_time[rows] = part.count, part.last_is_time
-        h.time_may_not_follow[rows], h.earliest[rows] = part.time_may_not_follow, part.earliest
-
-
-def _uniform(seed: int) -> Tensor:
-    """Return the numbers [MAX_NEW_TOKENS] in [0, 1) of a seed, the same on every device."""
-    return torch.rand(MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(seed))
+    def _lines(self, rows: slice) -> Lines:
+        """Return views of the rows' state."""
+        return Lines(self._tokens[rows], self._history.count[rows], self._logprob[rows], self._done[rows])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import string
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,24 +114,27 @@ class Tokens:
             raise UserError(f"the model knows no language {code!r}", "it knows " + " ".join(known))
         return self.layout.first_language + self.language_codes.index(code)
 
-    def prompt(self, language: str, task: str, context: list[int]) -> tuple[list[int], int]:
-        """Return the prompt of a window and the index of its start-of-transcript token.
-
-        At most 223 tokens of context are kept (half the decoder's positions, less one).
-        """
+    def prompt(self, language: str, task: str, context: Sequence[int], *, timestamps: bool) -> tuple[list[int], int]:
+        """Return the prompt of a window and the index of its start-of-transcript token."""
         layout = self.layout
-        before = [layout.sot_prev, *context[-223:]] if context else []
+        before = [layout.sot_prev, *context] if context else []
         start = [layout.sot]
         if layout.multilingual:
             start += [self.language_token(language), layout.transcribe if task == "transcribe" else layout.translate]
-        return before + start, len(before)
+        return before + start + ([] if timestamps else [layout.no_timestamps]), len(before)
 
-    @cached_property
-    def suppressed(self) -> tuple[int, ...]:
-        """Tokens that never belong into a transcript: symbols of annotations and music, and the tasks' markers."""
+    def suppressed(self, asked: Iterable[int]) -> tuple[int, ...]:
+        """Return the tokens that never come: those `asked` for (-1 stands for `symbols`), and the tasks' markers."""
         layout = self.layout
         ids = {layout.translate, layout.transcribe, layout.sot, layout.sot_prev, layout.sot_lm, layout.no_speech}
-        ids |= {self.encode(" -")[0], self.encode(" '")[0]}  # a hyphen or a quote may join words, never start one
+        for token in asked:
+            ids |= self.symbols if token == -1 else {token}
+        return tuple(sorted(ids))
+
+    @cached_property
+    def symbols(self) -> set[int]:
+        """Tokens of symbols that stand in annotations and music, not in speech."""
+        ids = {self.encode(" -")[0], self.encode(" '")[0]}  # a hyphen or a quote may join words, never start one
         brackets = set(string.punctuation) - set("!$%&',-.?") | set("「」『』")
         groups = set("<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split())  # noqa: SIM905 (one line reads best)
         notes = set("♩♪♫♬♭♮♯")  # each of several tokens, the first of which they share
@@ -138,7 +142,7 @@ class Tokens:
             for tokens in (self.encode(symbol), self.encode(" " + symbol)):
                 if len(tokens) == 1 or symbol in notes:
                     ids.add(tokens[0])
-        return tuple(sorted(ids))
+        return ids
 
     @cached_property
     def blank(self) -> tuple[int, ...]:

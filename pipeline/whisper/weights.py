@@ -11,6 +11,7 @@ from pipeline.whisper.checkpoints import ctranslate2, files, huggingface, openai
 from pipeline.whisper.checkpoints.files import Checkpoint
 from pipeline.whisper.checkpoints.state import Weights
 from pipeline.whisper.model import Dims, Whisper
+from pipeline.whisper.quantise import quantise
 from pipeline.whisper.tokens import Tokens
 
 READERS: dict[str, Callable[[Checkpoint], Weights]] = {
@@ -20,8 +21,11 @@ READERS: dict[str, Callable[[Checkpoint], Weights]] = {
 }
 
 
-def load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tuple[Whisper, Tokens]:
-    """Return the model in eval mode and its tokenizer; UserError names the file and what is wrong with it."""
+def load(checkpoint: Checkpoint, dtype: str, device: torch.device) -> tuple[Whisper, Tokens]:
+    """Return the model in eval mode and its tokenizer; UserError names the file and what is wrong with it.
+
+    `dtype` is the name of a floating format of torch, or int8: see `quantise`.
+    """
     tokens = Tokens(checkpoint.tokenizer)
     checkpoint.verify()
     model = build(READERS[checkpoint.format](checkpoint), str(checkpoint.weights[0]))
@@ -30,7 +34,10 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tu
             f"{checkpoint.tokenizer} has {tokens.layout.vocabulary} tokens, the weights {model.dims.vocabulary}",
             "take both from the same place",
         )
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False), tokens
+    model = model.eval().requires_grad_(False)
+    if dtype == "int8":
+        return quantise(model.float()), tokens
+    return model.to(device=device, dtype=getattr(torch, dtype)), tokens
 
 
 def build(weights: Weights, source: str) -> Whisper:

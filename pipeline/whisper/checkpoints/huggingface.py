@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import UserError
@@ -63,6 +61,9 @@ def read(checkpoint: Checkpoint) -> Weights:
 def _tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         return named_tensors(read_pickle(path), str(path))
+    from safetensors import SafetensorError  # only here: other formats do without
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -1,0 +1,237 @@
+"""How the next token is chosen from the filtered logits: greedy, by sampling, or by beam search.
+
+Knows probabilities only: no tensors of the network, no rules, no text. Rows are the candidates of windows: `width` of
+them stand in consecutive rows. A search may keep state of its own for each slot (a window's place in the batch).
+
+Source: `whisper.decoding` of the reference implementation (GreedyDecoder, BeamSearchDecoder, MaximumLikelihoodRanker).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a window's sampling takes: its temperature, and a seed a candidate."""
+
+    temperature: float = 0.0
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass
+class Lines:
+    """The candidates so far, of rows in consecutive slots: views into the batch's state."""
+
+    tokens: Tensor  # int64 [R, T], filled up with end of text
+    count: Tensor  # int64 [R]: tokens so far
+    logprob: Tensor  # float32 [R]: sum over the tokens, nats
+    done: Tensor  # bool [R]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The next token of each row, and which row it goes on from (None: its own)."""
+
+    token: Tensor  # int64 [R]
+    logprob: Tensor  # float32 [R]: the new sums
+    done: Tensor  # bool [R]
+    source: Tensor | None = None  # int64 [R], counted from the first of these rows
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished line."""
+
+    tokens: list[int]  # without end of text
+    logprob: float  # sum over the tokens and end of text, nats
+
+    @property
+    def avg_logprob(self) -> float:
+        return self.logprob / (len(self.tokens) + 1)
+
+
+class Search(Protocol):
+    """A way to choose. Slots are named by their place in the batch."""
+
+    width: int
+
+    def admit(self, first: int, draws: Sequence[Draw]) -> None:
+        """Begin new windows in the slots from `first` on."""
+
+    def move(self, source: int, target: int) -> None:
+        """Take a slot's state to another place."""
+
+    def choose(self, logits: Tensor, lines: Lines, first: int) -> Choice:
+        """Choose for the rows of the slots from `first` on. `logits` [R, vocabulary] may be overwritten."""
+        ...
+
+    def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
+        """Return the finished lines of a slot, whose rows are `lines`."""
+        ...
+
+
+class Greedy:
+    """The likeliest token."""
+
+    width = 1
+
+    def __init__(self, eot: int) -> None:
+        self._eot = eot
+
+    def admit(self, first: int, draws: Sequence[Draw]) -> None:
+        """See `Search`; nothing to keep."""
+
+    def move(self, source: int, target: int) -> None:
+        """See `Search`; nothing to keep."""
+
+    def choose(self, logits: Tensor, lines: Lines, first: int) -> Choice:
+        """See `Search`."""
+        best, token = logits.max(1)
+        return _advance(token, best - logits.logsumexp(1), lines, self._eot)
+
+    def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
+        """See `Search`."""
+        return _finished(lines, self._eot)
+
+
+class Sampling:
+    """Tokens drawn from softmax(logits / temperature), by numbers that the seeds fix beforehand."""
+
+    def __init__(self, width: int, capacity: int, eot: int, longest: int, device: torch.device) -> None:
+        self.width = width
+        self._eot, self._longest = eot, longest
+        self._temperature = torch.ones(capacity * width, device=device)
+        self._uniform = torch.zeros(capacity * width, longest, device=device)  # a number a token
+
+    def admit(self, first: int, draws: Sequence[Draw]) -> None:
+        """See `Search`."""
+        rows = slice(first * self.width, (first + len(draws)) * self.width)
+        temperatures = torch.tensor([draw.temperature for draw in draws])
+        self._temperature[rows] = temperatures.repeat_interleave(self.width).to(self._temperature.device)
+        numbers = torch.stack([_uniform(seed, self._longest) for draw in draws for seed in draw.seeds])
+        self._uniform[rows] = numbers.to(self._uniform.device)
+
+    def move(self, source: int, target: int) -> None:
+        """See `Search`."""
+        a, b = (slice(slot * self.width, (slot + 1) * self.width) for slot in (source, target))
+        self._temperature[b], self._uniform[b] = self._temperature[a], self._uniform[a]
+
+    def choose(self, logits: Tensor, lines: Lines, first: int) -> Choice:
+        """See `Search`: inverts each row's distribution at the row's number for this step."""
+        rows = slice(first * self.width, first * self.width + len(logits))
+        cumulative = (logits / self._temperature[rows, None]).softmax(1).cumsum(1)
+        step = lines.count[:, None].clamp(max=self._longest - 1)
+        number = self._uniform[rows].gather(1, step) * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, number, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+        logprob = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1)  # at temperature 1
+        return _advance(token, logprob, lines, self._eot)
+
+    def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
+        """See `Search`."""
+        return _finished(lines, self._eot)
+
+
+class Beam:
+    """The `width` likeliest lines, until `patience` times as many have ended."""
+
+    def __init__(
+        self, width: int, patience: float, capacity: int, eot: int, longest: int, device: torch.device
+    ) -> None:
+        self.width = width
+        self._eot = eot
+        self._wanted = max(1, round(width * patience))
+        shape = (capacity, self._wanted)
+        self._ended = torch.zeros(capacity, dtype=torch.int64, device=device)  # lines, of each slot
+        self._ended_tokens = torch.full((*shape, longest + 1), eot, device=device)
+        self._ended_logprob = torch.zeros(shape, device=device)
+
+    def admit(self, first: int, draws: Sequence[Draw]) -> None:
+        """See `Search`."""
+        self._ended[first : first + len(draws)] = 0
+
+    def move(self, source: int, target: int) -> None:
+        """See `Search`."""
+        for state in (self._ended, self._ended_tokens, self._ended_logprob):
+            state[target] = state[source]
+
+    def choose(self, logits: Tensor, lines: Lines, first: int) -> Choice:
+        """See `Search`.
+
+        Every line offers its `width` + 1 likeliest tokens. Walking down the offers of a window, those that end it are
+        set aside, the others go on, until `width` go on.
+        """
+        width, slots = self.width, len(logits) // self.width
+        offered, tokens = (logits - logits.logsumexp(1, keepdim=True)).topk(width + 1)  # [R, W + 1]
+        sums = (lines.logprob[:, None] + offered).view(slots, width, width + 1)
+        # At first all lines of a window are the same: only the first makes offers.
+        alike = (lines.count.view(slots, width, 1) == 0) & (torch.arange(width, device=sums.device)[:, None] > 0)
+        sums, order = sums.masked_fill(alike, -torch.inf).flatten(1).sort(descending=True, stable=True)  # [N, W(W+1)]
+        tokens = tokens.view(slots, -1).gather(1, order)
+        source = order // (width + 1) + torch.arange(0, slots * width, width, device=sums.device)[:, None]
+        ends = tokens == self._eot
+        going = (~ends).cumsum(1)
+        self._set_aside(first, ends & (going < width), sums, source, lines)
+        # The places of the first `width` offers that go on.
+        place = torch.arange(sums.shape[1], device=sums.device).expand_as(sums).masked_fill(ends, sums.shape[1])
+        place = place.topk(width, largest=False, sorted=True).values
+        full = self._ended[first : first + slots] >= self._wanted
+        return Choice(
+            tokens.gather(1, place).flatten(),
+            sums.gather(1, place).flatten(),
+            full.repeat_interleave(width),
+            source.gather(1, place).flatten(),
+        )
+
+    def _set_aside(self, first: int, ends: Tensor, sums: Tensor, source: Tensor, lines: Lines) -> None:
+        """Keep the lines that end here (`ends` [N, offers], likeliest first) as far as they are wanted."""
+        slots = slice(first, first + len(ends))
+        place = self._ended[slots, None] + ends.cumsum(1) - 1
+        kept = ends & (place < self._wanted) & ~lines.done.view(len(ends), -1)[:, :1]
+        slot, offer = kept.nonzero(as_tuple=True)
+        to = place[slot, offer]
+        longest = self._ended_tokens.shape[2]
+        self._ended_tokens[slot + first, to] = lines.tokens[source[slot, offer], :longest]
+        self._ended_logprob[slot + first, to] = sums[slot, offer]
+        self._ended[slots] += kept.sum(1)
+
+    def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
+        """See `Search`: the ended lines, filled up to `width` by the likeliest of those that did not end."""
+        ended = int(self._ended[slot])
+        kept = Lines(
+            self._ended_tokens[slot, :ended], lines.count[:0], self._ended_logprob[slot, :ended], lines.done[:0]
+        )
+        finished = _finished(kept, self._eot)
+        cut_off = sorted(_finished(lines, self._eot), key=lambda line: line.logprob, reverse=True)
+        return finished + cut_off[: max(0, self.width - ended)]
+
+
+def likeliest(candidates: Sequence[Candidate], length_penalty: float | None) -> Candidate:
+    """Return the best by log-probability a token, or over ((5 + length) / 6) ** length_penalty (Wu et al. 2016)."""
+
+    def rank(line: Candidate) -> float:
+        length = max(1, len(line.tokens))
+        return line.logprob / (length if length_penalty is None else ((5 + length) / 6) ** length_penalty)
+
+    return max(candidates, key=rank)
+
+
+def _advance(token: Tensor, logprob: Tensor, lines: Lines, eot: int) -> Choice:
+    """Let rows go on with `token`, but not those that are done."""
+    token = token.masked_fill(lines.done, eot)
+    return Choice(token, lines.logprob + logprob.masked_fill(lines.done, 0.0), lines.done | (token == eot))
+
+
+def _finished(lines: Lines, eot: int) -> list[Candidate]:
+    rows = zip(lines.tokens.tolist(), lines.logprob.tolist(), strict=True)
+    return [Candidate(tokens[: tokens.index(eot)], logprob) for tokens, logprob in rows]
+
+
+def _uniform(seed: int, count: int) -> Tensor:
+    """Return `count` numbers in [0, 1), the same on every device."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,67 @@
+"""The benches run: on short clips, with our own engine only; and the one for GPUs needs no more than it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CLIP = ROOT / "examples/audio/es_centralita.opus"
+
+
+def bench(script: str, *arguments: str) -> str:
+    """Run a script of bench/ and return what it prints."""
+    command = [sys.executable, str(ROOT / "bench" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def folder(path: Path, text: str) -> Path:
+    """Make a folder of one recording with this reference."""
+    path.mkdir()
+    shutil.copy(CLIP, path)
+    (path / "manifest.jsonl").write_text(json.dumps({"uri": CLIP.name, "text": text, "language": "es"}))
+    return path
+
+
+@pytest.mark.slow
+def test_engines_compares_systems_on_the_same_audio(tmp_path: Path) -> None:
+    references = (ROOT / "examples/references.jsonl").read_text(encoding="utf-8").splitlines()
+    reference = next(row["text"] for row in map(json.loads, references) if CLIP.name in row["uri"])
+    out = tmp_path / "figures.json"
+    where = folder(tmp_path / "spanish", reference)
+    said = bench(
+        "engines.py", str(where), "--systems", "ours", "ours no_such=1", "ours best_of=2", "--rounds", "2",
+        "--threads", "1", "--detect", "--json", str(out),
+    )  # fmt: skip
+    runs = json.loads(out.read_text())
+    assert [run["system"] for run in runs] == ["ours", "ours best_of=2"]  # what cannot run is left out
+    assert all(len(run["rounds"]) == 2 and run["loading"]["cpu_s"] > 0 for run in runs)
+    assert all(run["reference_words"] > 5 and run["word_errors_percent"] < 30 for run in runs)
+    assert "language right 100.0 %" in said
+
+
+@pytest.mark.slow
+def test_pipeline_tells_what_it_loses(tmp_path: Path) -> None:
+    said = bench("pipeline.py", str(CLIP), "--runner", "local", "--language", "es", "--threads", "1")
+    for part in ("bare engine", "pipeline, local", "decoding alone", "speech detection alone"):
+        assert part in said
+
+
+def test_gpu_bench_runs_on_a_cpu_without_ray_hub_and_arrow() -> None:
+    absent = ("ray", "huggingface_hub", "pyarrow", "click", "onnxruntime", "pandas", "smart_open", "rich")
+    code = (
+        f"import sys, runpy; sys.modules.update(dict.fromkeys({absent}))\n"  # importing None fails
+        "sys.argv = 'gpu.py --shape tiny --device cpu --dtype float32 --slots 2 --seconds 1 --mean 10'.split()\n"
+        f"sys.path.insert(0, {str(ROOT / 'bench')!r})\n"
+        "runpy.run_module('gpu', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "windows/s" in done.stdout
