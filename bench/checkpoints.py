@@ -87,7 +87,7 @@ def _integers(file: BinaryIO, *values: int) -> None:
 
 
 def _reference(model: str) -> whisper.Whisper:
-    return reference.model(load(locate(model), torch.float32, torch.device("cpu"))[0])
+    return reference.model(load(locate(model), "float32", torch.device("cpu"))[0])
 
 
 _WRITERS: dict[str, tuple[str, Callable[[str, Path], None]]] = {

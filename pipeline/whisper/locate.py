@@ -111,7 +111,7 @@ def _tokenizer(format: str, weights: Path) -> Path:
     hint = f"put tokenizer.json of {repository or 'the model that it was made from'} beside the weights"
     if repository is None:
         raise UserError(f"{weights.parent} lacks {files.TOKENIZER}, for a vocabulary of {size} tokens", hint)
-    from pipeline.whisper import hub  # only here and below: a machine without a network needs no hub
+    from pipeline.whisper import hub  # see `_in_hub`
 
     try:
         return hub.fetch_file(repository, files.TOKENIZER)
@@ -146,6 +146,7 @@ def _in_hub(name: str) -> Checkpoint:
     repository = REPOSITORIES.get(name, name)
     if repository.count("/") != 1:
         raise UserError(f"no model is called {name!r}", "one of: " + " ".join(REPOSITORIES) + ", a hub id, a directory")
+    # Not at the top: where the checkpoint is at hand, the hub's package need not even be installed.
     from pipeline.whisper import hub
 
     try:
