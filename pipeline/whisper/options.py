@@ -11,7 +11,7 @@ from pipeline.types import setting
 class WhisperOptions:
     """Options of `WhisperEngine`. The thresholds and the temperatures are those of the reference implementation."""
 
-    model: str = setting("base", "Size (tiny ... large-v3, turbo), hub id, or local directory of a Whisper model.")
+    model: str = setting("base", "Size (tiny ... large-v3, turbo), hub id, directory, or .pt file of a Whisper model.")
     task: str = setting(
         "transcribe", "Write what is said, or translate it into English.", choices=("transcribe", "translate")
     )
