@@ -22,7 +22,7 @@ FOREVER = 2**62  # samples; stands for an infinite time
 class PassageOptions:
     """How a recording is cut. `max_s` and `max_gap_s` of infinity make one passage of the whole recording."""
 
-    max_s: float = setting(300.0, "longest passage", "s")
+    max_s: float = setting(90.0, "longest passage", "s")
     max_gap_s: float = setting(5.0, "longer stretches without speech are not transcribed; inf keeps them all", "s")
     margin_s: float = setting(0.4, "kept of such a stretch on both sides of the speech", "s")
     tail: float = setting(0.3, "a passage that is too long is cut in the longest pause of this last part", "share")

@@ -269,21 +269,23 @@ class WhisperEngine:
         """Add the window's segments to its reel and seek on."""
         reel, scores = window.reel, chosen.scores
         pieces, advance = cut(chosen.chosen.tokens, window.frames, self.tokens.layout)
-        origin = reel.passage.start + window.start * audio.HOP
+        origin, limit = reel.passage.start + window.start * audio.HOP, reel.passage.span.end
         trusted = window.tries[-1].scores.temperature <= CONTEXT_RESET_TEMPERATURE
         keeps_context = trusted and self.options.context == "passage"
         if not keeps_context:
             reel.context = []
         for piece in pieces:
             text = self.tokens.decode(list(piece.tokens)).strip()
-            if not text or piece.start == piece.end:
+            # What starts in the padding behind the audio was not said: as empty as a segment without length.
+            start, end = (min(origin + time * SAMPLES_PER_TIMESTAMP, limit) for time in (piece.start, piece.end))
+            if not text or start == end:
                 continue
             if keeps_context:
                 reel.context += piece.tokens
             reel.segments.append(
                 Segment(
-                    start=origin + piece.start * SAMPLES_PER_TIMESTAMP,
-                    end=min(origin + piece.end * SAMPLES_PER_TIMESTAMP, reel.passage.span.end),
+                    start=start,
+                    end=end,
                     text=text,
                     language=window.language,
                     language_probability=window.language_probability,
