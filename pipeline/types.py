@@ -98,7 +98,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One spoken word with its times."""
+    """One spoken word with its times; `text` with its punctuation and the space before it, if any."""
 
     start: int
     end: int

@@ -13,7 +13,12 @@ WORDS = pa.schema(
         column("index", pa.int32(), "0, 1, ... in the segment.", nullable=False),
         column("start", pa.float64(), "From the start of the recording.", "s", nullable=False),
         column("end", pa.float64(), "From the start of the recording.", "s", nullable=False),
-        column("word", pa.string(), "The word with its punctuation.", nullable=False),
+        column(
+            "word",
+            pa.string(),
+            "The word with its punctuation and the space before it, if it has one: joined, words are the text.",
+            nullable=False,
+        ),
         column("probability", pa.float64(), "Mean probability of its tokens.", nullable=False),
     ]
 )

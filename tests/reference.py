@@ -55,6 +55,10 @@ def model(ours: Whisper) -> ReferenceWhisper:
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert not unexpected
     assert not missing
+    heads = torch.zeros(d.decoder_layers, d.heads, dtype=torch.bool)
+    for layer, head in ours.alignment_heads:
+        heads[layer, head] = True
+    theirs.register_buffer("alignment_heads", heads.to_sparse(), persistent=False)
     return theirs.eval()
 
 

@@ -5,26 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
+from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
 
-from pipeline.decode import Decoder
-from pipeline.types import SAMPLE_RATE, Passage, Segment, Span, Transcript
+from pipeline.types import SAMPLE_RATE, Passage, Span
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.options import WhisperOptions
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
-LANGUAGES = {
-    "en_switchboard.mp3": "en",
-    "es_centralita.opus": "es",
-    "fr_standard.m4a": "fr",
-    "it_centralino.flac": "it",
-    "ru_kommutator.ogg": "ru",
-}
 # What the reference does: no jumps, no fallback here (its samples are other random numbers than ours).
 PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,), dtype="float32")
 
@@ -37,29 +28,6 @@ def passages() -> dict[str, Passage]:
 @pytest.fixture(scope="module")
 def engine() -> WhisperEngine:
     return WhisperEngine(PLAIN)
-
-
-def passage(name: str, language: str | None) -> Passage:
-    """Return a whole example as one passage, all of it speech."""
-    path = str(EXAMPLES / name)
-    pcm = np.concatenate(list(Decoder(lambda: open(path, "rb"), path).blocks()))  # noqa: SIM115 (the decoder closes it)
-    return Passage(name, 0, 0, pcm, (Span(0, len(pcm)),), language)
-
-
-def with_options(engine: WhisperEngine, options: WhisperOptions) -> WhisperEngine:
-    """Return an engine with other options on the same weights."""
-    other = object.__new__(WhisperEngine)
-    other.__dict__ |= engine.__dict__
-    other.prepare(options)
-    return other
-
-
-def answers(engine: WhisperEngine, *passages: Passage) -> dict[str, Transcript]:
-    return {transcript.recording_id: transcript for transcript in engine.transcribe(iter(passages)) if transcript}
-
-
-def said(segments: tuple[Segment, ...]) -> list[tuple[float, float, str]]:
-    return [(segment.start / SAMPLE_RATE, segment.end / SAMPLE_RATE, segment.text) for segment in segments]
 
 
 EVERY = [pytest.param(name, marks=pytest.mark.slow) for name in LANGUAGES]
@@ -138,11 +106,6 @@ def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine, pas
                 [score for attempt in other.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)],
                 abs=1e-5,
             )
-
-
-def clip(one: Passage, seconds: int) -> Passage:
-    pcm = one.pcm[: seconds * SAMPLE_RATE]
-    return replace(one, pcm=pcm, spans=(Span(0, len(pcm)),))
 
 
 def test_slots_fewer_than_passages_are_refilled(engine: WhisperEngine, passages: dict[str, Passage]) -> None:

@@ -12,68 +12,31 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from concurrent.futures import wait
+from dataclasses import replace
 from typing import Final
 
 import torch
-from torch import Tensor
 
-from pipeline.types import SAMPLE_RATE, Attempt, Passage, Segment, Transcript
+from pipeline.types import SAMPLE_RATE, Passage, Transcript
 from pipeline.whisper import mel as audio
+from pipeline.whisper.alignment import Spoken, align
 from pipeline.whisper.device import resolve
 from pipeline.whisper.encoding import Encoded, Encoders, kept
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.model import TEXT_POSITIONS
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.reels import Reel, Window
 from pipeline.whisper.rules import Rules
-from pipeline.whisper.search import Beam, Candidate, Draw, Greedy, Sampling, Search, likeliest
-from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP, SAMPLES_PER_TIMESTAMP, cut
+from pipeline.whisper.search import Beam, Draw, Greedy, Sampling, Search, likeliest
+from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
-from pipeline.whisper.tokens import compression_ratio
 from pipeline.whisper.weights import load
+from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
-MARGIN = SAMPLE_RATE // 2  # kept before speech when silence is skipped
-SLIVER = SAMPLE_RATE // 4  # less speech than this behind the last timestamp is its own fading out
 AHEAD = 2  # windows that are encoded while all slots are taken
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
-CONTEXT_RESET_TEMPERATURE = 0.5  # text decoded above it is no context: it may be a loop or an invention
-
-
-@dataclass
-class Reel:
-    """A passage on its way through the engine."""
-
-    passage: Passage
-    mel: Tensor  # [bands, frames + 3000]
-    frames: int  # of content, 10 ms each
-    language: Evidence
-    seek: int = 0  # frame where the next window starts
-    context: list[int] = field(default_factory=list)  # tokens before the next window; at first, of the initial prompt
-    segments: list[Segment] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Try:
-    """One decoding of a window, and how it scored."""
-
-    chosen: Candidate
-    no_speech_prob: float
-    scores: Attempt
-
-
-@dataclass
-class Window:
-    """One decoding window of a reel, until it is accepted."""
-
-    reel: Reel
-    start: int  # frame in the passage
-    frames: int  # of content, at most 3000
-    encoding: Future[Encoded] | None  # None while a slot holds its audio
-    language: str = ""
-    language_probability: float | None = None
-    tries: list[Try] = field(default_factory=list)
 
 
 class WhisperEngine:
@@ -114,8 +77,9 @@ class WhisperEngine:
         again = self._lane(few, sampling=True)
         new: deque[Window] = deque()
         failed: deque[Window] = deque()
+        accepted: list[Window] = []
         more = True
-        while more or new or failed or first.busy or again.busy:
+        while more or new or failed or accepted or first.busy or again.busy:
             # No new passage while many windows wait for another try: each holds its encoded audio.
             while more and len(new) < first.free + AHEAD and len(failed) < few:
                 passage = next(source, _END)
@@ -129,11 +93,10 @@ class WhisperEngine:
                 self._admit(lane, waiting)
                 if lane.busy:
                     lane.step()
-                for window, accepted in self._ended(lane):
-                    if accepted:
-                        yield from self._next_window(window.reel, new)
-                    else:
-                        failed.append(window)
+                for window, stands in self._ended(lane):
+                    (accepted if stands else failed).append(window)
+            for window in self._conclude(accepted, first.busy + again.busy):
+                yield from self._next_window(window.reel, new)
             yield None
 
     def _lane(self, capacity: int, *, sampling: bool) -> Slots[Window]:
@@ -156,40 +119,18 @@ class WhisperEngine:
             (first,) = self.encoders.encode(mel[None, :, : audio.WINDOW_FRAMES])
             language = codes[max(range(len(codes)), key=first.languages.__getitem__)]
         context = self.tokens.encode(" " + self.options.prompt.strip()) if self.options.prompt else []
-        return Reel(passage, mel, len(passage.pcm) // audio.HOP, Evidence(codes, language), context=context)
+        last_speech = passage.start / SAMPLE_RATE
+        evidence = Evidence(codes, language)
+        return Reel(passage, mel, len(passage.pcm) // audio.HOP, evidence, context=context, last_speech=last_speech)
 
     def _next_window(self, reel: Reel, waiting: deque[Window]) -> Iterator[Transcript]:
         """Put the reel's next window into the queue, or yield its transcript when there is none."""
-        reel.seek = self._jump(reel)
-        if reel.seek < reel.frames:
-            frames = min(audio.WINDOW_FRAMES, reel.frames - reel.seek)
-            encoding = self.encoders.submit(audio.window(reel.mel, reel.seek, frames))
-            waiting.append(Window(reel, reel.seek, frames, encoding))
-            return
-        passage = reel.passage
-        language, probability = reel.language.verdict()
-        yield Transcript(
-            passage.recording_id,
-            passage.index,
-            passage.span,
-            passage.spans,
-            tuple(reel.segments),
-            language,
-            probability if self.tokens.layout.multilingual else None,
-        )
-
-    def _jump(self, reel: Reel) -> int:
-        """Return where to go on: behind a long stretch without speech, at the end if no speech follows."""
-        if math.isinf(self.options.jump_s):
-            return reel.seek
-        here = reel.passage.start + reel.seek * audio.HOP
-        ahead = [span for span in reel.passage.spans if span.end > here + SLIVER]
-        if not ahead:
-            return reel.frames
-        gap = ahead[0].start - here
-        if gap <= self.options.jump_s * SAMPLE_RATE:
-            return reel.seek
-        return reel.seek + (gap - MARGIN) // audio.HOP
+        if reel.advance(self.options.jump_s):
+            window = Window.next(reel)
+            window.encoding = self.encoders.submit(window.mel)
+            waiting.append(window)
+        else:
+            yield reel.transcript()
 
     def _encode(self, new: deque[Window], busy: int) -> None:
         """Wait until no more windows are being encoded than decoded: a step costs much the same for one or for ten."""
@@ -212,11 +153,40 @@ class WhisperEngine:
         for slot in lane.ended():
             window = lane.jobs[slot]
             best = likeliest(lane.candidates(slot), self.options.length_penalty)
-            accepted = self._judge(window, best, lane.no_speech_prob(slot))
-            if not accepted:
+            stands = window.judge(best, lane.no_speech_prob(slot), self.tokens, self.options)
+            if self.options.words or not stands:
                 window.encoding = kept(lane.audio(slot))
             lane.release(slot)
-            yield window, accepted
+            yield window, stands
+
+    def _conclude(self, accepted: list[Window], busy: int) -> Iterator[Window]:
+        """Take the windows out of `accepted` and write their texts down.
+
+        For word times a few are gathered, as long as more others are being decoded: one pass serves them all.
+        """
+        if self.options.words and len(accepted) < busy // 4:
+            return
+        done, timed = list(accepted), self._timed(accepted) if self.options.words else {}
+        accepted.clear()
+        for i, window in enumerate(done):
+            window.conclude(self.tokens, self.options, timed.get(i, UNTIMED))
+            yield window
+
+    def _timed(self, windows: list[Window]) -> dict[int, Timed]:
+        """Return the words with their times of the windows that have any, by the window's place in the list."""
+        spoken = {}
+        for i, window in enumerate(windows):
+            text = window.text(self.tokens)
+            if text:
+                assert window.encoding is not None
+                start, _ = self.tokens.prompt(window.language, self.options.task, [], timestamps=False)
+                audio = window.encoding.result().audio
+                spoken[i] = Spoken(start, text, self.tokens.layout.eot, audio, window.frames)
+        aligned = align(self.model, list(spoken.values())) if spoken else []
+        return {
+            i: timings(split(self.tokens, one.text, windows[i].language), alignment)
+            for (i, one), alignment in zip(spoken.items(), aligned, strict=True)
+        }
 
     def _order(self, window: Window, encoded: Encoded, width: int) -> Order[Window]:
         window.encoding = None
@@ -224,10 +194,8 @@ class WhisperEngine:
             window.language, probability = window.reel.language.add(encoded.languages, weight=encoded.speech)
             window.language_probability = probability if self.tokens.layout.multilingual else None
         prompt, sot = self._prompt(window)
-        passage = window.reel.passage
-        start = passage.start + window.start * audio.HOP
-        temperature = self.options.temperatures[len(window.tries)]
-        seeds = tuple(_seed(passage.recording_id, start, temperature, i) for i in range(width))
+        recording, temperature = window.reel.passage.recording_id, self.options.temperatures[len(window.tries)]
+        seeds = tuple(_seed(recording, window.origin, temperature, i) for i in range(width))
         return Order(window, prompt, sot, encoded.audio, Draw(temperature, seeds))
 
     def _prompt(self, window: Window) -> tuple[list[int], int]:
@@ -238,66 +206,6 @@ class WhisperEngine:
         before = hot + (window.reel.context[-room:] if room else [])
         prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
         return prompt + (self.tokens.encode(" " + options.prefix.strip()) if options.prefix else []), sot
-
-    def _judge(self, window: Window, best: Candidate, no_speech_prob: float) -> bool:
-        """Accept a result and write its segments, or return False: the next temperature is to be tried."""
-        options = self.options
-        ratio = compression_ratio(self.tokens.decode(best.tokens).strip())
-        scores = Attempt(options.temperatures[len(window.tries)], best.avg_logprob, ratio)
-        window.tries.append(Try(best, no_speech_prob, scores))
-        unlikely = best.avg_logprob < options.logprob_threshold
-        looping = ratio > options.compression_ratio_threshold
-        silent = unlikely and no_speech_prob > options.no_speech_threshold
-        failed = (unlikely or looping) and not silent
-        if failed and len(window.tries) < len(options.temperatures):
-            return False
-        if silent:
-            window.reel.seek = window.start + window.frames
-        else:
-            self._write(window, self._best(window.tries) if failed else window.tries[-1])
-        return True
-
-    def _best(self, tries: list[Try]) -> Try:
-        """Choose among attempts that all failed: the likeliest that is no loop, as faster-whisper does, or the last."""
-        if self.options.exhausted == "last":
-            return tries[-1]
-        limit = self.options.compression_ratio_threshold
-        plain = [one for one in tries if one.scores.compression_ratio <= limit]
-        return max(plain or tries, key=lambda one: one.scores.avg_logprob)
-
-    def _write(self, window: Window, chosen: Try) -> None:
-        """Add the window's segments to its reel and seek on."""
-        reel, scores = window.reel, chosen.scores
-        pieces, advance = cut(chosen.chosen.tokens, window.frames, self.tokens.layout)
-        origin, limit = reel.passage.start + window.start * audio.HOP, reel.passage.span.end
-        trusted = window.tries[-1].scores.temperature <= CONTEXT_RESET_TEMPERATURE
-        keeps_context = trusted and self.options.context == "passage"
-        if not keeps_context:
-            reel.context = []
-        for piece in pieces:
-            text = self.tokens.decode(list(piece.tokens)).strip()
-            # What starts in the padding behind the audio was not said: as empty as a segment without length.
-            start, end = (min(origin + time * SAMPLES_PER_TIMESTAMP, limit) for time in (piece.start, piece.end))
-            if not text or start == end:
-                continue
-            if keeps_context:
-                reel.context += piece.tokens
-            reel.segments.append(
-                Segment(
-                    start=start,
-                    end=end,
-                    text=text,
-                    language=window.language,
-                    language_probability=window.language_probability,
-                    task=self.options.task,
-                    avg_logprob=scores.avg_logprob,
-                    compression_ratio=scores.compression_ratio,
-                    no_speech_prob=chosen.no_speech_prob,
-                    temperature=scores.temperature,
-                    attempts=tuple(one.scores for one in window.tries),
-                )
-            )
-        reel.seek = window.start + advance
 
 
 def _as_the_reference(options: WhisperOptions) -> WhisperOptions:

@@ -35,6 +35,8 @@ class Evidence:
 
     def verdict(self) -> tuple[str, float | None]:
         """Return the passage's language and its mean probability; before any window: the forced one or the first."""
+        if len(self._codes) == 1:
+            return self._codes[0], None  # nothing to choose from
         best = max(range(len(self._codes)), key=self._sum.__getitem__)
         if self._forced is not None:
             best = self._codes.index(self._forced)

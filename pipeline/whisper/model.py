@@ -103,13 +103,18 @@ class CrossAttention(nn.Module):
         kv = kv.view(windows, positions, 2, self.heads, width // self.heads)
         return kv.permute(2, 0, 3, 1, 4)
 
-    def forward(self, x: Tensor, kv: Tensor) -> Tensor:
-        """x [R, T, D], kv [2, N, H, A, E] -> [R, T, D]. The R / N candidates of a window share its keys and values."""
+    def forward(self, x: Tensor, kv: Tensor, queries: list[Tensor] | None = None) -> Tensor:
+        """x [R, T, D], kv [2, N, H, A, E] -> [R, T, D]. The R / N candidates of a window share its keys and values.
+
+        `queries` takes those of x: [N, H, T R / N, E].
+        """
         rows, length, width = x.shape
         windows = kv.shape[1]
         share = rows // windows
-        q = self.q(self.norm(x)).view(windows, share * length, self.heads, width // self.heads)
-        a = F.scaled_dot_product_attention(q.transpose(1, 2).to(kv.dtype), kv[0], kv[1])  # [N, H, share * T, E]
+        q = self.q(self.norm(x)).view(windows, share * length, self.heads, width // self.heads).transpose(1, 2)
+        if queries is not None:
+            queries.append(q)
+        a = F.scaled_dot_product_attention(q.to(kv.dtype), kv[0], kv[1])  # [N, H, share * T, E]
         return self.out(a.transpose(1, 2).reshape(rows, length, width).to(x.dtype))  # type: ignore[no-any-return]
 
 
@@ -136,14 +141,22 @@ class DecoderLayer(nn.Module):
         self.cross = CrossAttention(width, heads)
         self.mlp = Feedforward(width)
 
-    def forward(self, x: Tensor, positions: Tensor, cache: Tensor, mask: Tensor, kv: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        cache: Tensor,
+        mask: Tensor,
+        kv: Tensor,
+        queries: list[Tensor] | None,
+    ) -> Tensor:
         """x [R, T, D], positions [R, T], cache [2, R, H, S, E] (written at `positions`), kv [2, N, H, A, E]."""
         q, k, v = self.attention.project(x)
         rows = torch.arange(len(x), device=x.device)[:, None]
         cache[0, rows, :, positions] = k.transpose(1, 2).to(cache.dtype)  # [R, T, H, E]
         cache[1, rows, :, positions] = v.transpose(1, 2).to(cache.dtype)
         x = x + self.attention.attend(q, cache[0, :, :, : mask.shape[-1]], cache[1, :, :, : mask.shape[-1]], mask)
-        x = x + self.cross(x, kv)
+        x = x + self.cross(x, kv, queries)
         return x + self.mlp(x)  # type: ignore[no-any-return]
 
 
@@ -183,17 +196,26 @@ class Decoder(nn.Module):
         """features [N, A, D] -> cross keys and values of all layers [L, 2, N, H, A, E]."""
         return torch.stack([layer.cross.audio(features) for layer in self.layers])  # type: ignore[operator, union-attr]
 
-    def forward(self, tokens: Tensor, positions: Tensor, cache: Tensor, kv: Tensor, reach: int) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        cache: Tensor,
+        kv: Tensor,
+        reach: int,
+        queries: list[Tensor] | None = None,
+    ) -> Tensor:
         """Return the hidden states [R, T, D] of `tokens` [R, T] that stand at `positions` [R, T].
 
         `cache` [L, 2, R, H, S, E] holds the earlier tokens of each row and takes these; `kv` [L, 2, N, H, A, E] is the
-        audio; a row sees the cached positions up to its own, of the first `reach`, which must cover them all.
+        audio; a row sees the cached positions up to its own, of the first `reach`, which must cover them all. `queries`
+        takes those to the audio, a layer an item.
         """
         span = min(cache.shape[4], CACHE_STEP * math.ceil(reach / CACHE_STEP))
         mask = torch.arange(span, device=tokens.device) <= positions[:, None, :, None]  # [R, 1, T, S]
         x = self.tokens(tokens) + self.positions[positions]
         for index, layer in enumerate(self.layers):
-            x = layer(x, positions, cache[index], mask, kv[index])
+            x = layer(x, positions, cache[index], mask, kv[index], queries)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -36,8 +36,9 @@ class WhisperOptions:
     no_speech_threshold: float = setting(
         0.6, "A window above this no-speech probability and below the log-probability threshold is silence."
     )
+    words: bool = setting(False, "Time each word, too; that does not change the text.")
     context: str = setting(
-        "none", "Prompt a window with the text before it in its passage, or not.", choices=("none", "passage")
+        "passage", "Prompt a window with the text before it in its passage, or not.", choices=("none", "passage")
     )
     prompt: str = setting("", "Text that stands before a passage's first window as its context: names, style.")
     hotwords: str = setting("", "Words to expect: they stand before every window.")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.whisper.mel import HOP
 from pipeline.whisper.tokens import Layout
 
 FRAMES_PER_TIMESTAMP = 2  # 0.02 s
-SAMPLES_PER_TIMESTAMP = FRAMES_PER_TIMESTAMP * HOP
+SECONDS_PER_TIMESTAMP = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +22,17 @@ class Piece:
     tokens: tuple[int, ...]
 
 
-def cut(tokens: list[int], frames: int, layout: Layout) -> tuple[list[Piece], int]:
-    """Return the pieces of a window of `frames` content frames, and how many frames to seek on.
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A window's pieces, and how far to seek on."""
+
+    pieces: list[Piece]
+    advance: int  # frames
+    whole: bool  # the output ends with a timestamp: nothing of the window is left
+
+
+def cut(tokens: list[int], frames: int, layout: Layout) -> Cut:
+    """Return the pieces of a window of `frames` content frames.
 
     Adjacent timestamps cut. What follows the last pair is unfinished and decoded again from there, unless the output
     ends with a single timestamp: then it is a piece, and the whole window is done. Without a pair all is one piece.
@@ -32,15 +40,15 @@ def cut(tokens: list[int], frames: int, layout: Layout) -> tuple[list[Piece], in
     first = layout.first_timestamp
     is_time = [token >= first for token in tokens]
     cuts = [i for i in range(1, len(tokens)) if is_time[i] and is_time[i - 1]]
-    single_end = is_time[-2:] == [False, True]
+    whole = is_time[-2:] == [False, True]
     if not cuts:
         times = [token - first for token in tokens if token >= first]
         end = times[-1] if times and times[-1] else frames // FRAMES_PER_TIMESTAMP
-        return [Piece(0, end, tuple(tokens))], frames
-    if single_end:
+        return Cut([Piece(0, end, tuple(tokens))], frames, whole)
+    if whole:
         cuts.append(len(tokens))
     starts = [0, *cuts[:-1]]
     pieces = [
         Piece(tokens[a] - first, tokens[b - 1] - first, tuple(tokens[a:b])) for a, b in zip(starts, cuts, strict=True)
     ]
-    return pieces, frames if single_end else pieces[-1].end * FRAMES_PER_TIMESTAMP
+    return Cut(pieces, frames if whole else pieces[-1].end * FRAMES_PER_TIMESTAMP, whole)
