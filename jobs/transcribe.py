@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import signal
 import sys
@@ -64,6 +65,8 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     SOURCE is a file, a directory, a glob, an s3:// prefix, or a manifest (.csv .jsonl .parquet with a `uri` column).
     Text, times and quality scores go to OUT/segments, one row a recording to OUT/recordings.
     """
+    if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
+        values |= {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
     job, machines = collect(JobOptions, values), collect(RayOptions, values)
     listing = resolve(source)
     _tell_listing(listing)
