@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference
+import torch
 from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
 
 from pipeline.types import SAMPLE_RATE
-from pipeline.whisper.alignment import Alignment, warp
+from pipeline.whisper.alignment import Alignment, _median, warp
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.locate import locate
 from pipeline.whisper.options import WhisperOptions
@@ -97,6 +98,13 @@ def plain_warp(cost: np.ndarray) -> list[float]:
         first[i - 1] = float(j - 1)
         i, j = i - (moves[i, j] != 2), j - (moves[i, j] != 1)
     return first
+
+
+def test_running_median_equals_the_sorted_middle() -> None:
+    x = torch.randn(3, 4, 50)
+    windows = torch.nn.functional.pad(x, (3, 3), mode="reflect").unfold(2, 7, 1)
+    assert torch.equal(_median(x), windows.sort(3).values[..., 3])
+    assert torch.equal(_median(x[..., :3]), x[..., :3])
 
 
 @pytest.mark.parametrize(

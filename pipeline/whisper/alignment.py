@@ -20,6 +20,8 @@ from pipeline.whisper.model import CACHE_STEP, Whisper
 
 POSITIONS_PER_SECOND = 50  # of the encoder's output
 MEDIAN = 7  # positions of the filter that smooths attention
+# Exchanges that bring the median of seven into the middle (Paeth 1990, Graphics Gems): quicker than sorting.
+EXCHANGES = ((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4))
 
 Floats = NDArray[np.float64]
 
@@ -86,52 +88,62 @@ def _attention(model: Whisper, queries: list[Tensor], row: int, one: Spoken, row
     weights = (torch.stack(heads) * one.audio.shape[-1] ** -0.5).softmax(2)  # [heads, T, positions]
     deviation, mean = torch.std_mean(weights, 1, keepdim=True, unbiased=False)
     weights = (weights - mean) / deviation
-    reach = MEDIAN // 2
-    if positions > reach:
-        weights = F.pad(weights, (reach, reach), mode="reflect").unfold(2, MEDIAN, 1).median(3).values
-    mean_weights: Tensor = weights.mean(0)
-    return mean_weights
+    smooth: Tensor = _median(weights).mean(0)
+    return smooth
+
+
+def _median(x: Tensor) -> Tensor:
+    """Return the running median of `MEDIAN` positions, reflected at the ends: [..., positions]."""
+    reach, positions = MEDIAN // 2, x.shape[-1]
+    if positions <= reach:
+        return x
+    padded = F.pad(x, (reach, reach), mode="reflect")
+    shifted = [padded[..., i : i + positions] for i in range(MEDIAN)]
+    for a, b in EXCHANGES:
+        shifted[a], shifted[b] = shifted[a].minimum(shifted[b]), shifted[a].maximum(shifted[b])
+    return shifted[reach]
 
 
 def warp(costs: Sequence[Floats]) -> list[Floats]:
     """Return, for each matrix of costs [T, positions], the first position of each row on the cheapest monotone path.
 
-    The path goes from corner to corner by diagonal steps where they are strictly cheapest, then steps to the next row,
-    else to the next position. All matrices are walked at once, an antidiagonal a step; sums are float32 as in the
-    reference.
+    The path goes from corner to corner by steps along the row, to the next row, or both at once. All matrices are
+    walked together, an antidiagonal a step. As in the reference sums are float32, and where the diagonal step and the
+    one to the next row cost the same, the path goes along the row.
     """
     height, width = (max(cost.shape[axis] for cost in costs) for axis in (0, 1))
-    # slanted[d, b, i] is the cost of row i - 1 at position d - i - 1; infinite outside of the matrix.
-    slanted = np.full((height + width + 1, len(costs), height + 1), np.inf)
-    for b, cost in enumerate(costs):
-        row, position = np.indices(cost.shape)
-        slanted[row + position + 2, b, row + 1] = cost
-    moves = np.empty(slanted.shape, np.uint8)
-    before = np.full(slanted.shape[1:], np.inf, np.float32)
-    before[:, 0] = 0.0  # the corner from which all paths start
-    last = np.full_like(before, np.inf)
-    for d in range(2, len(slanted)):
-        diagonal, down, along = before[:, :-1], last[:, :-1], last[:, 1:]
-        take_diagonal = (diagonal < down) & (diagonal < along)
-        take_down = (down < diagonal) & (down < along)
-        moves[d, :, 1:] = np.where(take_diagonal, DIAGONAL, np.where(take_down, DOWN, ALONG))
-        best = np.where(take_diagonal, diagonal, np.where(take_down, down, along))
-        now = np.full_like(before, np.inf)
-        now[:, 1:] = best + slanted[d, :, 1:]
-        before, last = last, now
-    return [_trace(moves[:, b], *cost.shape) for b, cost in enumerate(costs)]
+    slanted = np.stack([_slant(cost, height, width) for cost in costs], 1)  # [height + width - 1, B, height]
+    # sums[d, b, i] is the cost of the path to row i - 1 and position d - i - 1; outside of the matrix it is infinite.
+    sums = np.full((len(slanted) + 2, len(costs), height + 1), np.inf, np.float32)
+    sums[0, :, 0] = 0.0  # the corner from which all paths start
+    for d in range(2, len(sums)):
+        diagonal, down, along = sums[d - 2, :, :-1], sums[d - 1, :, :-1], sums[d - 1, :, 1:]
+        best = np.minimum(diagonal, down)
+        best[diagonal == down] = np.inf
+        np.add(np.minimum(best, along, out=best), slanted[d - 2], out=sums[d, :, 1:], casting="same_kind")
+    return [_trace(sums[:, b], *cost.shape) for b, cost in enumerate(costs)]
 
 
-DIAGONAL, DOWN, ALONG = 0, 1, 2
+def _slant(cost: Floats, height: int, width: int) -> Floats:
+    """Return out[d, i] = cost[i, d - i], infinite outside of the matrix: [height + width - 1, height]."""
+    diagonals = height + width - 1
+    wide = np.full((height, diagonals + 1), np.inf)
+    wide[: cost.shape[0], : cost.shape[1]] = cost
+    # Read with rows shorter by one, each row starts one further to the right.
+    return np.ascontiguousarray(wide.reshape(-1)[: height * diagonals].reshape(height, diagonals).T)
 
 
-def _trace(moves: NDArray[np.uint8], height: int, width: int) -> Floats:
+def _trace(sums: NDArray[np.float32], height: int, width: int) -> Floats:
     """Walk back from the last corner; return the first position of each row."""
     first = np.zeros(height)
     row, position = height, width
     while row > 0 and position > 0:
         first[row - 1] = position - 1
-        move = moves[row + position, row]
-        row -= move != ALONG
-        position -= move != DOWN
+        d = row + position
+        diagonal, down, along = sums[d - 2, row - 1], sums[d - 1, row - 1], sums[d - 1, row]
+        if min(diagonal, down) < along and diagonal != down:
+            row -= 1
+            position -= diagonal < down
+        else:
+            position -= 1
     return first

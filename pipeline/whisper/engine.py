@@ -73,7 +73,7 @@ class WhisperEngine:
             torch.set_num_threads(self.threads)
         source = iter(passages)
         few = max(1, self.slots // 4)  # windows with several candidates that are decoded at once
-        first = self._lane(few if self.options.beam > 1 else self.slots, sampling=self.options.temperatures[0] > 0)
+        first = self._lane(2 * few if self.options.beam > 1 else self.slots, sampling=self.options.temperatures[0] > 0)
         again = self._lane(few, sampling=True)
         new: deque[Window] = deque()
         failed: deque[Window] = deque()

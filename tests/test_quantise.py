@@ -1,0 +1,55 @@
+"""int8 weights: close to the float model, and rows that do not depend on each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
+from torch import nn
+
+from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.quantise import Int8Linear
+
+
+@pytest.fixture(scope="module")
+def engine() -> WhisperEngine:
+    return WhisperEngine(WhisperOptions(dtype="int8", temperatures=(0.0, 1.0), logprob_threshold=-0.3, best_of=2))
+
+
+def test_int8_product_is_close_and_keeps_small_activations_beside_large_ones() -> None:
+    linear = nn.Linear(64, 32)
+    x = torch.randn(5, 64)
+    x[:, 0] = 100.0  # as large as outliers of the network are: with 8 bits alone the others would drown
+    exact, rough = linear(x), Int8Linear(linear)(x)
+    assert (rough - exact).abs().max() < 0.01 * exact.abs().max()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 40])
+def test_int8_rows_are_the_same_in_any_company(rows: int) -> None:
+    linear = Int8Linear(nn.Linear(64, 48))
+    x = torch.randn(50, 64)
+    assert torch.equal(linear(x[:rows]), linear(x)[:rows])
+
+
+def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:
+    clips = [clip(passage(name, language), 12) for name, language in LANGUAGES.items()]
+    together = answers(engine, *clips)
+    for one in clips[1:4]:
+        alone, among = answers(engine, one)[one.recording_id], together[one.recording_id]
+        assert said(alone.segments) == said(among.segments)
+        for mine, other in zip(alone.segments, among.segments, strict=True):
+            scores = [score for attempt in mine.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)]
+            others = [score for attempt in other.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)]
+            assert scores == pytest.approx(others, abs=1e-5)
+
+
+def test_beam_search_and_context_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:
+    beam = with_options(engine, replace(engine.options, beam=3, context="passage", temperatures=(0.0,)))
+    clips = [clip(passage(name, language), 20) for name, language in list(LANGUAGES.items())[:3]]
+    together = answers(beam, *clips)
+    assert said(answers(beam, clips[1])[clips[1].recording_id].segments) == said(
+        together[clips[1].recording_id].segments
+    )
