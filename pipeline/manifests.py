@@ -18,6 +18,7 @@ from pipeline.errors import OpenError, UserError
 
 _Row = tuple[int, dict[str, Any]]  # number of the line (of the row in Parquet), the columns
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
+TEXTS = ("language", "initial_prompt")  # columns that steer how a recording is transcribed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Line:
     number: int  # from 1; of a csv the first row below the names is 2
     uri: str  # as written
     language: str | None
+    initial_prompt: str | None
     metadata: str  # JSON object of the other columns
 
 
@@ -51,14 +53,17 @@ def _line(manifest: str, number: int, row: dict[str, Any]) -> Line:
         raise UserError(
             f"{manifest}, line {number}: there is no `uri`", f"the columns are: {found}; rename one to `uri`"
         )
-    uri, language = row.pop("uri"), row.pop("language", None)
+    uri = row.pop("uri")
     if not isinstance(uri, str) or not uri:
         raise UserError(f"{manifest}, line {number}: the uri is {uri!r}", "each line needs the name of a file")
-    if language is not None and not isinstance(language, str):
-        raise UserError(
-            f"{manifest}, line {number}: the language is {language!r}", "write a code like 'en', or nothing"
-        )
-    return Line(number, uri, (language or "").strip() or None, _json(row))
+    texts = {name: _text(row.pop(name, None), f"{manifest}, line {number}: the {name}") for name in TEXTS}
+    return Line(number, uri, texts["language"], texts["initial_prompt"], _json(row))
+
+
+def _text(value: Any, what: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{what} is {value!r}", "write text ('en' for a language), or nothing")
+    return (value or "").strip() or None
 
 
 def _json(row: dict[str, Any]) -> str:
@@ -118,7 +123,7 @@ def _typed(name: Any, texts: list[str]) -> list[Any]:
     """Turn a column into numbers if nothing of its text is lost by that; what is empty is null."""
     filled = [text for text in texts if text]
     convert: Callable[[str], Any] = str
-    if name in ("uri", "language"):
+    if name in ("uri", *TEXTS):
         pass
     elif filled and all(map(_INTEGER.fullmatch, filled)):
         convert = int

@@ -53,8 +53,9 @@ class PassageCutter:
         for section in self._sections():
             pcm = self._tape.take(section.span)
             if section.keep:
+                recording, start = self._recording, section.span.start
                 yield Passage(
-                    self._recording.id, index, section.span.start, pcm, section.speech, self._recording.language
+                    recording.id, index, start, pcm, section.speech, recording.language, recording.initial_prompt
                 )
                 index += 1
             elif self._speechless and self._speechless[-1].end == section.span.start:

@@ -37,6 +37,7 @@ _RECORDING = [
     ("size", pa.int64()),
     ("version", pa.string()),
     ("language", pa.string()),
+    ("initial_prompt", pa.string()),
     ("metadata", pa.string()),
 ]
 _MEDIA = [
@@ -89,6 +90,7 @@ PASSAGE_HOP = pa.schema(
         ("pcm", pa.large_binary()),  # int16 little-endian, mono, 16 kHz
         ("spans", pa.list_(_SPAN)),
         ("language", pa.string()),
+        ("initial_prompt", pa.string()),
         ("outcome", _OUTCOME),
     ]
 )
@@ -135,6 +137,7 @@ def read_passages(table: pa.Table) -> Iterator[Passage | Outcome]:
                 pcm=np.frombuffer(pcm.as_buffer(), np.int16),
                 spans=_spans(row["spans"]),
                 language=row["language"],
+                initial_prompt=row["initial_prompt"],
             )
 
 
@@ -241,6 +244,7 @@ def _passage_row(item: Passage | Outcome) -> dict[str, Any]:
         "pcm": item.pcm.tobytes(),
         "spans": [asdict(span) for span in item.spans],
         "language": item.language,
+        "initial_prompt": item.initial_prompt,
     }
 
 

@@ -142,14 +142,16 @@ class _Collection:
             while batch := list(islice(lines, _TOGETHER)):
                 entries = pool.map(lambda line: _look(uri, folder, line), batch)
                 for line, entry in zip(batch, entries, strict=True):
-                    self._add(entry, line.language, line.metadata)
+                    self._add(entry, line.language, line.initial_prompt, line.metadata)
 
-    def _add(self, entry: Entry, language: str | None = None, metadata: str = "{}") -> None:
+    def _add(self, entry: Entry, language: str | None = None, prompt: str | None = None, metadata: str = "{}") -> None:
         identity = recording_id(entry.uri)
         if identity in self.recordings:
             self.doubles += 1
             return
-        self.recordings[identity] = Recording(identity, entry.uri, entry.size, entry.version, language, metadata)
+        self.recordings[identity] = Recording(
+            identity, entry.uri, entry.size, entry.version, language, prompt, metadata
+        )
 
 
 def _is_media(uri: str) -> bool:

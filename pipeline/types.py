@@ -64,6 +64,7 @@ class Recording:
     size: int | None = None  # bytes; None where the store does not say
     version: str = ""  # etag, or size and mtime: another version is transcribed anew
     language: str | None = None  # forced language code, None to detect it
+    initial_prompt: str | None = None  # text before the first window of each passage
     metadata: str = "{}"  # JSON object: the manifest's other columns
 
 
@@ -90,6 +91,7 @@ class Passage:
     pcm: Pcm  # int16 [samples]
     spans: tuple[Span, ...]  # where speech is, in samples of the recording, inside the passage
     language: str | None = None  # forced
+    initial_prompt: str | None = None  # text before the first window
 
     @property
     def span(self) -> Span:

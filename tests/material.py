@@ -30,7 +30,7 @@ ALPHABET = "abc xyz éß字 😀'\"\n,;"
 def listing(count: int, version: str = "1") -> list[Recording]:
     """Return recordings; those of equal number have equal ids."""
     return [
-        Recording(f"{number:04x}", f"/radio/{number} é.mp3", 1000 + number, version, None, f'{{"number": {number}}}')
+        Recording(f"{number:04x}", f"/radio/{number} é.mp3", 1000 + number, version, metadata=f'{{"number": {number}}}')
         for number in range(count)
     ]
 

@@ -54,7 +54,7 @@ def test_beam_search_equals_the_reference(engine: WhisperEngine, passages: dict[
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        ({"prompt": "Radio Liberté, Marseille."}, {"initial_prompt": "Radio Liberté, Marseille."}),
+        ({"initial_prompt": "Radio Liberté, Marseille."}, {"initial_prompt": "Radio Liberté, Marseille."}),
         ({"hotwords": "Marseille"}, {"initial_prompt": "Marseille", "carry_initial_prompt": True}),
         ({"prefix": "Bonjour"}, {"prefix": "Bonjour"}),
         ({"timestamps": False}, {"without_timestamps": True}),

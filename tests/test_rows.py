@@ -44,6 +44,7 @@ def recording(rng: random.Random) -> Recording:
         size=rng.choice([None, 0, 2**40]),
         version=rng.choice(STRANGE),
         language=rng.choice([None, "de"]),
+        initial_prompt=rng.choice([None, "Ada,\n"]),
         metadata=rng.choice(STRANGE),
     )
 

@@ -152,6 +152,12 @@ def test_a_manifests_uris_are_relative_to_its_folder(folder: str) -> None:
     assert listing.recordings[0].size == len("clips/a.mp3")
 
 
+def test_initial_prompt_is_of_its_recording(tmp_path: Path) -> None:
+    rows = [{"uri": "a", "initial_prompt": " Names: Ada. "}, {"uri": "b"}]
+    listing = resolve([manifest(tmp_path, *rows)])
+    assert [recording.initial_prompt for recording in listing.recordings] == ["Names: Ada.", None]
+
+
 def test_language_forces_where_it_is_filled(tmp_path: Path) -> None:
     rows = [{"uri": "a", "language": "de"}, {"uri": "b", "language": ""}, {"uri": "c", "language": None}, {"uri": "d"}]
     listing = resolve([manifest(tmp_path, *rows)])

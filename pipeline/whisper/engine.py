@@ -118,7 +118,8 @@ class WhisperEngine:
         if self.options.reference and language is None:
             (first,) = self.encoders.encode(mel[None, :, : audio.WINDOW_FRAMES])
             language = codes[max(range(len(codes)), key=first.languages.__getitem__)]
-        context = self.tokens.encode(" " + self.options.prompt.strip()) if self.options.prompt else []
+        prompt = passage.initial_prompt or self.options.initial_prompt
+        context = self.tokens.encode(" " + prompt.strip()) if prompt else []
         last_speech = passage.start / SAMPLE_RATE
         evidence = Evidence(codes, language)
         return Reel(passage, mel, len(passage.pcm) // audio.HOP, evidence, context=context, last_speech=last_speech)

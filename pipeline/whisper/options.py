@@ -40,7 +40,7 @@ class WhisperOptions:
     context: str = setting(
         "passage", "Prompt a window with the text before it in its passage, or not.", choices=("none", "passage")
     )
-    prompt: str = setting("", "Text that stands before a passage's first window as its context: names, style.")
+    initial_prompt: str = setting("", "Text that stands before a passage's first window as its context: names, style.")
     hotwords: str = setting("", "Words to expect: they stand before every window.")
     prefix: str = setting("", "Text that every window begins with; it is not repeated in the transcript.")
     timestamps: bool = setting(
