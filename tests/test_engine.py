@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import torch
 from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
 
 from pipeline.types import SAMPLE_RATE, Passage, Span
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.slots import Slots
 
 # What the reference does: no jumps, no fallback here (its samples are other random numbers than ours).
 PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,), dtype="float32")
@@ -116,6 +118,27 @@ def test_slots_fewer_than_passages_are_refilled(engine: WhisperEngine, passages:
     assert {name: said(one.segments) for name, one in refilled.items()} == {
         name: said(one.segments) for name, one in roomy.items()
     }
+
+
+def test_out_of_memory_halves_the_slots_and_loses_nothing(
+    engine: WhisperEngine, passages: dict[str, Passage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [clip(one, 10) for one in passages.values()]
+    roomy = answers(engine, *clips)
+    step, steps = Slots.step, iter(range(10**6))
+
+    def out_of_memory_at_times(self: Slots[Any]) -> None:
+        if next(steps) in (3, 20):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        step(self)
+
+    monkeypatch.setattr(Slots, "step", out_of_memory_at_times)
+    short = with_options(engine, PLAIN)
+    short.slots = 5
+    assert {name: said(one.segments) for name, one in answers(short, *clips).items()} == {
+        name: said(one.segments) for name, one in roomy.items()
+    }
+    assert short.slots == 1
 
 
 def test_engine_goes_on_while_nothing_comes_in(engine: WhisperEngine, passages: dict[str, Passage]) -> None:

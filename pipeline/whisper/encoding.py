@@ -52,6 +52,10 @@ class Encoders:
             for (_, future), one in zip(batch, encoded, strict=True):
                 future.set_result(one)
 
+    def forget(self) -> None:
+        """Drop what waits for `flush`."""
+        self._pending.clear()
+
     @torch.inference_mode()
     def encode(self, mel: Tensor) -> list[Encoded]:
         """Encode windows [N, bands, 3000], and let the decoder take its first step on them."""

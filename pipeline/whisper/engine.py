@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import wait
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -37,6 +37,14 @@ from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
 AHEAD = 2  # windows that are encoded while all slots are taken
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Slots, and the windows that wait for them."""
+
+    slots: Slots[Window]
+    waiting: deque[Window] = field(default_factory=deque)
 
 
 class WhisperEngine:
@@ -72,34 +80,43 @@ class WhisperEngine:
         if self.device.type == "cpu":  # Ray gives an actor without CPU tokens a single thread
             torch.set_num_threads(self.threads)
         source = iter(passages)
-        few = max(1, self.slots // 4)  # windows with several candidates that are decoded at once
-        first = self._lane(2 * few if self.options.beam > 1 else self.slots, sampling=self.options.temperatures[0] > 0)
-        again = self._lane(few, sampling=True)
-        new: deque[Window] = deque()
-        failed: deque[Window] = deque()
+        lanes = self._lanes()
         accepted: list[Window] = []
         more = True
-        while more or new or failed or accepted or first.busy or again.busy:
+        while more or accepted or any(lane.waiting or lane.slots.busy for lane in lanes):
+            first, again = lanes
             # No new passage while many windows wait for another try: each holds its encoded audio.
-            while more and len(new) < first.free + AHEAD and len(failed) < few:
+            while more and len(first.waiting) < first.slots.free + AHEAD and len(again.waiting) < again.slots.capacity:
                 passage = next(source, _END)
                 if passage is None:
                     break
                 more = passage is not _END
                 if isinstance(passage, Passage):
-                    yield from self._next_window(self._reel(passage), new)
-            self._encode(new, first.busy + again.busy)
-            for lane, waiting in ((first, new), (again, failed)):
-                self._admit(lane, waiting)
-                if lane.busy:
-                    lane.step()
-                for window, stands in self._ended(lane):
-                    (accepted if stands else failed).append(window)
-            for window in self._conclude(accepted, first.busy + again.busy):
-                yield from self._next_window(window.reel, new)
+                    yield from self._next_window(self._reel(passage), first.waiting)
+            try:
+                accepted += self._decode(first, again)
+                timed = self._timed(accepted, first.slots.busy + again.slots.busy)
+            except torch.OutOfMemoryError:
+                if self.slots == 1:
+                    raise
+                windows = [[*lane.slots.jobs, *lane.waiting] for lane in lanes]
+                del lanes, first, again  # and with them their memory
+                lanes = self._with_half_the_slots(windows)
+                continue
+            for window, words in timed:
+                accepted.remove(window)
+                window.conclude(self.tokens, self.options, words)
+                yield from self._next_window(window.reel, first.waiting)
             yield None
 
-    def _lane(self, capacity: int, *, sampling: bool) -> Slots[Window]:
+    def _lanes(self) -> tuple[Lane, Lane]:
+        """Return the lane of first attempts and the one of further ones, which are sampled."""
+        options = self.options
+        few = max(1, self.slots // 4)  # windows with several candidates that are decoded at once
+        first = self._lane(2 * few if options.beam > 1 else self.slots, sampling=options.temperatures[0] > 0)
+        return first, self._lane(few, sampling=True)
+
+    def _lane(self, capacity: int, *, sampling: bool) -> Lane:
         options, eot = self.options, self.tokens.layout.eot
         search: Search
         if sampling:
@@ -108,7 +125,19 @@ class WhisperEngine:
             search = Beam(options.beam, options.patience, capacity, eot, MAX_NEW_TOKENS, self.device)
         else:
             search = Greedy(eot)
-        return Slots(self.model, self.rules, search, capacity)
+        return Lane(Slots(self.model, self.rules, search, capacity))
+
+    def _with_half_the_slots(self, windows: list[list[Window]]) -> tuple[Lane, Lane]:
+        """Return lanes where each lane's `windows` wait; what was being decoded begins its attempt anew."""
+        self.slots //= 2
+        torch.cuda.empty_cache()
+        self.encoders.forget()
+        lanes = self._lanes()
+        for lane, mine in zip(lanes, windows, strict=True):
+            for window in mine:
+                window.encoding = self.encoders.submit(window.mel)
+                lane.waiting.append(window)
+        return lanes
 
     def _reel(self, passage: Passage) -> Reel:
         pcm = torch.from_numpy(passage.pcm.copy()).to(self.device)
@@ -133,6 +162,18 @@ class WhisperEngine:
         else:
             yield reel.transcript()
 
+    def _decode(self, first: Lane, again: Lane) -> list[Window]:
+        """Take a step in both lanes; return the windows whose result stands."""
+        self._encode(first.waiting, first.slots.busy + again.slots.busy)
+        accepted: list[Window] = []
+        for lane in (first, again):
+            self._admit(lane)
+            if lane.slots.busy:
+                lane.slots.step()
+            for window, stands in self._ended(lane.slots):
+                (accepted if stands else again.waiting).append(window)
+        return accepted
+
     def _encode(self, new: deque[Window], busy: int) -> None:
         """Wait until no more windows are being encoded than decoded: a step costs much the same for one or for ten."""
         self.encoders.flush()
@@ -141,57 +182,51 @@ class WhisperEngine:
         if len(coming) > ready:
             wait(coming[: (len(coming) - ready + 1) // 2])
 
-    def _admit(self, lane: Slots[Window], waiting: deque[Window]) -> None:
+    def _admit(self, lane: Lane) -> None:
         """Give the lane what is encoded and fits, the oldest first."""
+        waiting = lane.waiting
         orders: list[Order[Window]] = []
-        while waiting and (encoding := waiting[0].encoding) and encoding.done() and len(orders) < lane.free:
-            orders.append(self._order(waiting.popleft(), encoding.result(), lane.width))
+        while waiting and (encoding := waiting[0].encoding) and encoding.done() and len(orders) < lane.slots.free:
+            orders.append(self._order(waiting.popleft(), encoding.result(), lane.slots.width))
         if orders:
-            lane.admit(orders)
+            lane.slots.admit(orders)
 
-    def _ended(self, lane: Slots[Window]) -> Iterator[tuple[Window, bool]]:
-        """Free the slots that have ended; yield their windows, and whether they are accepted."""
-        for slot in lane.ended():
-            window = lane.jobs[slot]
-            best = likeliest(lane.candidates(slot), self.options.length_penalty)
-            stands = window.judge(best, lane.no_speech_prob(slot), self.tokens, self.options)
+    def _ended(self, slots: Slots[Window]) -> Iterator[tuple[Window, bool]]:
+        """Free the slots that have ended; yield their windows, and whether their result stands."""
+        for slot in slots.ended():
+            window = slots.jobs[slot]
+            best = likeliest(slots.candidates(slot), self.options.length_penalty)
+            stands = window.judge(best, slots.no_speech_prob(slot), self.tokens, self.options)
             if self.options.words or not stands:
-                window.encoding = kept(lane.audio(slot))
-            lane.release(slot)
+                window.encoding = kept(slots.audio(slot))
+            slots.release(slot)
             yield window, stands
 
-    def _conclude(self, accepted: list[Window], busy: int) -> Iterator[Window]:
-        """Take the windows out of `accepted` and write their texts down.
+    def _timed(self, accepted: list[Window], busy: int) -> list[tuple[Window, Timed]]:
+        """Return the windows that can be written down now, with the times of their words if they are asked for.
 
-        For word times a few are gathered, as long as more others are being decoded: one pass serves them all.
+        For these a few windows are gathered, as long as more others are being decoded: one pass serves them all.
         """
-        if self.options.words and len(accepted) < busy // 4:
-            return
-        done, timed = list(accepted), self._timed(accepted) if self.options.words else {}
-        accepted.clear()
-        for i, window in enumerate(done):
-            window.conclude(self.tokens, self.options, timed.get(i, UNTIMED))
-            yield window
-
-    def _timed(self, windows: list[Window]) -> dict[int, Timed]:
-        """Return the words with their times of the windows that have any, by the window's place in the list."""
-        spoken = {}
-        for i, window in enumerate(windows):
-            text = window.text(self.tokens)
-            if text:
-                assert window.encoding is not None
-                start, _ = self.tokens.prompt(window.language, self.options.task, [], timestamps=False)
-                audio = window.encoding.result().audio
-                spoken[i] = Spoken(start, text, self.tokens.layout.eot, audio, window.frames)
-        aligned = align(self.model, list(spoken.values())) if spoken else []
-        return {
-            i: timings(split(self.tokens, one.text, windows[i].language), alignment)
-            for (i, one), alignment in zip(spoken.items(), aligned, strict=True)
+        if not self.options.words:
+            return [(window, UNTIMED) for window in accepted]
+        if len(accepted) < busy // 4:
+            return []
+        texts = {i: text for i, window in enumerate(accepted) if (text := window.text(self.tokens))}
+        aligned = align(self.model, [self._spoken(accepted[i], text) for i, text in texts.items()]) if texts else []
+        timed = {
+            i: timings(split(self.tokens, text, accepted[i].language), alignment)
+            for (i, text), alignment in zip(texts.items(), aligned, strict=True)
         }
+        return [(window, timed.get(i, UNTIMED)) for i, window in enumerate(accepted)]
+
+    def _spoken(self, window: Window, text: list[int]) -> Spoken:
+        assert window.encoding is not None
+        start, _ = self.tokens.prompt(window.language, self.options.task, [], timestamps=False)
+        return Spoken(start, text, self.tokens.layout.eot, window.encoding.result().audio, window.frames)
 
     def _order(self, window: Window, encoded: Encoded, width: int) -> Order[Window]:
         window.encoding = None
-        if not window.tries:
+        if not window.language:
             window.language, probability = window.reel.language.add(encoded.languages, weight=encoded.speech)
             window.language_probability = probability if self.tokens.layout.multilingual else None
         prompt, sot = self._prompt(window)
