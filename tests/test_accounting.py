@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from ledger_driver import INTERRUPTED, OPTIONS, recordings, work
+from ledger_driver import INTERRUPTED, work
 from material import CONFIG, listing, material, shuffled
 from s3_server import s3_server
 from tables import assert_same_tables, assert_whole, read_runs, read_table
