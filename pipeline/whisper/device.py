@@ -25,6 +25,12 @@ def resolve(options: WhisperOptions) -> tuple[torch.device, str]:
     return device, precision.automatic(device.type) if options.dtype == "auto" else options.dtype
 
 
+def settle_thread(threads: int) -> None:
+    """Prepare the calling thread for work on a CPU: its threads, and no denormal numbers (a softmax has many)."""
+    torch.set_num_threads(threads)  # Ray gives an actor without CPU tokens a single one
+    torch.set_flush_denormal(True)
+
+
 def describe_device() -> str:
     """Return this machine's GPUs or CPU threads, and torch's version, in a line."""
     if torch.cuda.is_available():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.whisper.device import settle_thread
 from pipeline.whisper.model import Whisper
 from pipeline.whisper.tokens import Layout
 
@@ -33,7 +34,7 @@ class Encoders:
     def __init__(self, model: Whisper, layout: Layout, threads: int) -> None:
         self.model, self.layout = model, layout
         self._pending: list[tuple[Tensor, Future[Encoded]]] = []
-        self._pool = ThreadPoolExecutor(threads, "encoder", torch.set_num_threads, (1,)) if threads else None
+        self._pool = ThreadPoolExecutor(threads, "encoder", settle_thread, (1,)) if threads else None
 
     def submit(self, mel: Tensor) -> Future[Encoded]:
         """Take a window, mel [bands, 3000]."""

@@ -21,7 +21,7 @@ import torch
 from pipeline.types import SAMPLE_RATE, Passage, Transcript
 from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
-from pipeline.whisper.device import resolve
+from pipeline.whisper.device import resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
@@ -77,8 +77,8 @@ class WhisperEngine:
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
-        if self.device.type == "cpu":  # Ray gives an actor without CPU tokens a single thread
-            torch.set_num_threads(self.threads)
+        if self.device.type == "cpu":
+            settle_thread(self.threads)
         source = iter(passages)
         lanes = self._lanes()
         accepted: list[Window] = []

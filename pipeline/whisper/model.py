@@ -173,7 +173,7 @@ class Encoder(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel [N, bands, 3000] -> features [N, A, D]."""
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)  # [N, A, D]
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2).contiguous()  # [N, A, D]
         x = x + self.positions
         for layer in self.layers:
             x = layer(x)
