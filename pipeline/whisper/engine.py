@@ -103,8 +103,8 @@ class WhisperEngine:
                 del lanes, first, again  # and with them their memory
                 lanes = self._with_half_the_slots(windows)
                 continue
+            accepted = [] if timed else accepted
             for window, words in timed:
-                accepted.remove(window)
                 window.conclude(self.tokens, self.options, words)
                 yield from self._next_window(window.reel, first.waiting)
             yield None

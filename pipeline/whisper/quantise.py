@@ -1,7 +1,8 @@
 """Linear maps with int8 weights, for CPUs: a quarter of the bytes to read, and integer products in hardware.
 
 Weights have a scale a row of the output, activations one a row, taken from the row itself: sums are of integers, so a
-row's result depends neither on its batch mates nor on the order of summation.
+row's result depends neither on its batch mates nor on the order of summation. Activations have outliers beside which
+8 bits lose the rest, so they are two int8 numbers: a coarse one, and what it leaves. Few rows cost the same doubled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ LARGEST = 127  # codes are symmetric
 
 
 class Int8Linear(nn.Module):
-    """Made of a linear map; its activations are quantised as they come."""
+    """Made of a linear map; takes and gives floats."""
 
     packed: Tensor
     scale: Tensor
@@ -33,7 +34,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., D] -> [..., D'], in the format of x."""
+        """x [..., D] -> [..., D'], in the number format of x."""
         rows = x.reshape(-1, x.shape[-1])
         step = rows.abs().amax(1, keepdim=True).float().clamp_(min=1e-12).div_(LARGEST)  # [R, 1]
         exact = rows / step

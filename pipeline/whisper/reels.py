@@ -27,7 +27,7 @@ SLIVER = SAMPLE_RATE // 4  # less speech than this behind the last timestamp is 
 CONTEXT_RESET_TEMPERATURE = 0.5  # text decoded above it is no context: it may be a loop or an invention
 
 
-@dataclass
+@dataclass(eq=False)
 class Reel:
     """A passage, and how far it has come."""
 
@@ -76,7 +76,7 @@ class Try:
     scores: Attempt
 
 
-@dataclass
+@dataclass(eq=False)
 class Window:
     """One decoding window of a reel, until its text is written down."""
 
