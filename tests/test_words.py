@@ -131,6 +131,15 @@ def test_text_is_split_into_words_of_whole_characters(
     assert sum(count for _, count in pieces) == len(tokens.encode(text))
 
 
+@pytest.mark.parametrize("text", ["好 🜁", " 𠮷", "한 뷁", "🫠"])
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_text_that_ends_inside_a_character_is_split_all_the_same(tokens: Tokens, text: str, language: str) -> None:
+    cut_short = tokens.encode(text)[:-1]
+    pieces = split(tokens, cut_short, language)
+    assert "".join(piece for piece, _ in pieces) == tokens.decode(cut_short)
+    assert sum(count for _, count in pieces) == len(cut_short)
+
+
 def test_punctuation_joins_its_word() -> None:
     words = [(" “", 1), (" Hello", 1), (",", 1), (" world", 1), ("!", 1), ("”", 1)]
     timed, _ = timings(words, Alignment(np.arange(7) / 10, np.full(6, 0.5)))

@@ -120,8 +120,11 @@ class Window:
         return True
 
     def text(self, tokens: Tokens) -> list[int]:
-        """Return the tokens of the text that stands, without timestamps."""
-        return [token for token in self.chosen.candidate.tokens if token < tokens.layout.eot] if self.chosen else []
+        """Return the tokens of the text that stands, without timestamps and an unfinished tail."""
+        if self.chosen is None:
+            return []
+        pieces = cut(self.chosen.candidate.tokens, self.frames, tokens.layout).pieces
+        return [token for piece in pieces for token in piece.tokens if token < tokens.layout.eot]
 
     def conclude(self, tokens: Tokens, options: WhisperOptions, timed: Timed) -> None:
         """Write the window's segments into its reel and let it seek on."""

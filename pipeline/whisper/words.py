@@ -69,9 +69,13 @@ def _characters(tokens: Tokens, text: Sequence[int]) -> list[tuple[str, int]]:
     for end in range(1, len(text) + 1):
         piece = tokens.decode(list(text[begin:end]))
         # A replacement character that the whole text has, too, is no cut character.
-        if broken not in piece or whole[offset + piece.index(broken)] == broken:
+        at = offset + piece.find(broken)
+        if broken not in piece or whole[at : at + 1] == broken:
             pieces.append((piece, end - begin))
             begin, offset = end, offset + len(piece)
+    if begin < len(text):  # the text ends inside a character: it belongs to what is before it
+        last, count = pieces.pop() if pieces else ("", 0)
+        pieces.append((last + whole[offset:], count + len(text) - begin))
     return pieces
 
 
