@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.whisper.model import CACHE_STEP, Whisper
+from pipeline.whisper.model import CACHE_STEP, Feed, Whisper
 
 POSITIONS_PER_SECOND = 50  # of the encoder's output
 MEDIAN = 7  # positions of the filter that smooths attention
@@ -74,7 +74,7 @@ def _teach(model: Whisper, windows: Sequence[Spoken]) -> tuple[list[Tensor], Ten
     cache = model.new_cache(len(windows), CACHE_STEP * math.ceil(longest / CACHE_STEP))
     kv = torch.stack([one.audio for one in windows], 2)  # [L, 2, N, H, A, E]
     queries: list[Tensor] = []
-    hidden = model.decoder(tokens.to(device), positions, cache, kv, longest, queries)  # [N, T, D]
+    (hidden,) = model.decoder([Feed(tokens.to(device), positions, cache, kv, longest, queries)])  # [N, T, D]
     return queries, model.decoder.logits(hidden)
 
 
