@@ -73,7 +73,7 @@ def test_rounded_shapes_and_late_looks_change_no_text(beam: int, monkeypatch: py
     plain = WhisperEngine(
         WhisperOptions(dtype="float32", temperatures=(0.0, 0.6), logprob_threshold=-0.2, best_of=2, beam=beam)
     )
-    clips = [clip(passage(name, language), 12) for name, language in LANGUAGES.items()]
+    clips = [clip(passage(name, LANGUAGES[name]), 10) for name in ("en_switchboard.mp3", "it_centralino.flac")]
     expected = answers(plain, *clips)
     monkeypatch.setattr(engines, "Steps", Unrecorded)
     rounded = answers(with_options(plain, replace(plain.options, slots=6)), *clips)
