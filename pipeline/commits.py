@@ -47,5 +47,10 @@ def recover(out: str) -> None:
                 storage.move(storage.join(out, STAGING, name), storage.join(out, *path.split("/")))
                 present.remove(name)
     for name in sorted(present, key=lambda name: (name == _JOURNAL, name)):
-        if _OURS.fullmatch(name):
+        if is_ours(name):
             storage.delete(storage.join(out, STAGING, name))
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a file of `_staging` was put there by a commit."""
+    return _OURS.fullmatch(name) is not None
