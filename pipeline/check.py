@@ -185,9 +185,8 @@ def _words(name: str, recordings: pd.DataFrame, segments: pd.DataFrame, words: p
 
 def _times(where: str, rows: pd.DataFrame, recordings: pd.DataFrame) -> Iterator[Finding]:
     """Yield the recordings with a time that is no number, runs backwards or leaves the recording."""
-    length = rows["recording_id"].map(
-        recordings.drop_duplicates("recording_id").set_index("recording_id")["duration_s"]
-    )
+    told = recordings.drop_duplicates("recording_id").set_index("recording_id")["duration_s"]
+    length = told.reindex(rows["recording_id"]).astype(float).to_numpy()
     inside = (rows["start"] >= 0) & (rows["start"] <= rows["end"]) & ~(rows["end"] > length + SLACK_S)
     for id_, group in rows[~inside].groupby("recording_id"):
         first = group.iloc[0]
