@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from outputs import finished, segment, write_output, write_part
+from outputs import finished, write_output, write_part
 
 from jobs.check import command
 from pipeline.check import KINDS, Checked, Finding, check
@@ -116,7 +116,11 @@ def test_words_without_their_segment_are_orphans(out: Path) -> None:
             ("probability", pa.float64()),
         ]
     )
-    rows = [("aaaa", 0, 0, 0.0, 1.0, "Good", 0.9), ("aaaa", 7, 0, 1.0, 2.0, "night", 0.9), ("aaaa", 0, 2, 1.0, 2.0, "x", 1)]
+    rows = [
+        ("aaaa", 0, 0, 0.0, 1.0, "Good", 0.9),
+        ("aaaa", 7, 0, 1.0, 2.0, "night", 0.9),
+        ("aaaa", 0, 2, 1.0, 2.0, "x", 1),
+    ]
     (out / "words").mkdir()
     table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(schema.names)}, schema)
     pq.write_table(table, out / "words" / FIRST)
@@ -124,7 +128,9 @@ def test_words_without_their_segment_are_orphans(out: Path) -> None:
 
 
 def test_recordings_of_the_sources_must_have_a_row_of_their_version(out: Path) -> None:
-    there, newer, absent = (Recording(id_, f"/{id_}.mp3", version=v) for id_, v in (("aaaa", "1"), ("bbbb", "2"), ("z", "1")))
+    there, newer, absent = (
+        Recording(id_, f"/{id_}.mp3", version=v) for id_, v in (("aaaa", "1"), ("bbbb", "2"), ("z", "1"))
+    )
     assert kinds(out, there, newer, absent) == ["changed", "missing"]
 
 
