@@ -92,7 +92,7 @@ def _files(out: str) -> Iterator[Finding]:
     for name in sorted(found["words"] - found["recordings"] - found["segments"]):
         yield Finding("torn", f"words/{name}", "has no recordings and no segments")
     for name in sorted(storage.names(storage.join(out, commits.STAGING))):
-        if commits.is_ours(name):
+        if commits.is_ours(name) and not name.startswith("."):  # hidden ones were never written to their end
             yield Finding("pending", f"{commits.STAGING}/{name}", "staged, and not in its place")
 
 
