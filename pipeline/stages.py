@@ -68,7 +68,7 @@ class CutOptions:
 
 def cut_stage(options: CutOptions) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(partial, _cut_tables, options), cpus=1)
+    return Stage("cut", partial(partial, cut_tables, partial(cut, options=options)), cpus=1)
 
 
 def transcribe_stage(
@@ -124,10 +124,13 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
 
 
-def _cut_tables(options: CutOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def cut_tables(
+    cut_one: Callable[[Recording], Iterator[Passage | Outcome]], tables: Iterable[pa.Table]
+) -> Iterator[pa.Table]:
+    """Cut recording after recording with `cut_one`; yield tables of about PACK_SAMPLES of audio."""
     pack: list[Passage | Outcome] = []
     for recording in (recording for table in tables for recording in rows.read_recordings(table)):
-        for item in cut(recording, options):
+        for item in cut_one(recording):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
                 yield rows.passages_table(pack)
