@@ -168,28 +168,39 @@ class Transcribe:
         self._thread.start()
 
     def __call__(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield a table for each answer, and closing rows as they come."""
+        """Yield answers and closing rows as they come: what is there at the same time in one table."""
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         pending = 0
-        for item in (item for table in tables for item in rows.read_passages(table)):
-            if isinstance(item, Outcome):
-                yield rows.transcripts_table([item])
-                continue
-            while pending and (pending >= self._ahead or not answers.empty()):
-                yield self._answer(answers)
-                pending -= 1
-            self._inbox.put((item, answers))
-            pending += 1
-        for _ in range(pending):
-            yield self._answer(answers)
+        for table in tables:
+            closing: list[Outcome] = []
+            for item in rows.read_passages(table):
+                if isinstance(item, Outcome):
+                    closing.append(item)
+                    continue
+                while pending >= self._ahead:
+                    ready = self._answers(answers)
+                    pending -= len(ready)
+                    yield rows.transcripts_table(ready)
+                self._inbox.put((item, answers))
+                pending += 1
+            if closing or not answers.empty():
+                ready = self._answers(answers) if not answers.empty() else []
+                pending -= len(ready)
+                yield rows.transcripts_table([*ready, *closing])
+        while pending:
+            ready = self._answers(answers)
+            pending -= len(ready)
+            yield rows.transcripts_table(ready)
 
     def close(self) -> None:
         """Stop the engine after its current step: a process must not end while torch works in another thread."""
         self._closing = True
         self._thread.join()
 
-    def _answer(self, answers: queue.SimpleQueue[Answer]) -> pa.Table:
-        while True:
+    def _answers(self, answers: queue.SimpleQueue[Answer]) -> list[Transcript]:
+        """Wait for an answer; return it with all that are there by then."""
+        ready: list[Transcript] = []
+        while not ready or not answers.empty():
             try:
                 answer: Answer | None = answers.get(timeout=POLL_S)
             except queue.Empty:
@@ -197,7 +208,8 @@ class Transcribe:
             if isinstance(answer, BaseException):
                 raise answer
             if answer is not None:
-                return rows.transcripts_table([answer])
+                ready.append(answer)
+        return ready
 
     def _run(self) -> None:
         try:
