@@ -41,6 +41,12 @@ class RayOptions:
 
     address: str = setting("", "Ray cluster to join; empty starts Ray on this machine.", rows=False)
     actors: str = setting("1:1", "Smallest and largest number of model actors, MIN:MAX.", rows=False)
+    actor_cpus: float | None = setting(
+        None, "CPUs that a model actor reserves; by default 1 on a cluster where it has no GPU, else none.", rows=False
+    )
+    decode_on: str = setting(
+        "", "Decode only on machines of the cluster with this Ray label, NAME=VALUE, such as role=cpu.", rows=False
+    )
     object_store_gb: float = setting(1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False)
 
     @property
@@ -54,6 +60,22 @@ class RayOptions:
         if not 1 <= pool[0] <= pool[1]:
             raise UserError(f"--actors {self.actors} is not MIN:MAX", "for example --actors 1:4, or --actors 2")
         return pool
+
+    @property
+    def decode_labels(self) -> dict[str, str]:
+        """Labels of the machines that decode; UserError when `decode_on` is no label."""
+        if not self.decode_on:
+            return {}
+        name, _, value = self.decode_on.partition("=")
+        if not (name and value):
+            raise UserError(f"--decode-on {self.decode_on} is not NAME=VALUE", "for example --decode-on role=cpu")
+        return {name: value}
+
+    def cpus_of_actor(self, gpus: float) -> float:
+        """CPUs that an actor with so many GPUs reserves: without either, Ray would place it on a head without CPUs."""
+        if self.actor_cpus is not None:
+            return self.actor_cpus
+        return 1.0 if self.address and not gpus else 0.0
 
 
 def complete(
@@ -238,6 +260,8 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
         "num_cpus": stage.cpus,
         "num_gpus": stage.gpus,
     }
+    if stage.labels:
+        shape["label_selector"] = dict(stage.labels)
     if stage.actors is None:
         return dataset.map_batches(partial(_task, stage.make), **shape)
     low, high = stage.actors
