@@ -115,7 +115,8 @@ class RayRunner:
 
         again = bool(self._seen)
         self._seen.update(recording.id for recording in recordings)
-        blocks = [rows.recordings_table(block) for block in pack(recordings, limit=1 if again else 200)]
+        limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
+        blocks = [rows.recordings_table(block) for block in pack(recordings, limit)]
         dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
         for stage in plan:
             dataset = _map(dataset, stage)
@@ -169,6 +170,7 @@ class RayRunner:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.target_max_block_size = 16 << 20  # the first passages leave early: 9 minutes of PCM
+        context.autoscaling_config.actor_pool_util_upscaling_threshold = GROW_AT
         context.execution_no_progress_timeout_s = -1  # one long recording may work alone for hours
 
 
@@ -274,7 +276,9 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
     return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage}), compute=pool, **shape)
 
 
+LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
+GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
 GPU_BATCH = 8  # passages
 
 

@@ -16,6 +16,7 @@ from tables import assert_same_tables, assert_whole
 
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
+from pipeline.passages import PassageOptions
 from pipeline.run import RayOptions, RayRunner, Runner, complete, local
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
@@ -26,20 +27,20 @@ from pipeline.whisper.options import WhisperOptions
 EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
 
 
-def plan(machines: RayOptions, gpus: float) -> Plan:
+def plan(machines: RayOptions, gpus: float, passage_max_s: float = 90) -> Plan:
     """Return the plan that `transcribe` makes, with the engine that does not listen."""
     whisper = WhisperOptions(model="fake", device="cpu", dtype="float32")
     return (
-        cut_stage(CutOptions(), machines.decode_labels),
+        cut_stage(CutOptions(passages=PassageOptions(max_s=passage_max_s)), machines.decode_labels),
         transcribe_stage(whisper, actors=machines.pool, cpus=machines.cpus_of_actor(gpus), gpus=gpus),
         mark_stage(ScoreOptions()),
     )
 
 
-def copies(folder: Path, count: int) -> Sequence[Recording]:
+def copies(folder: Path, count: int, name: str = "episode.m4a") -> Sequence[Recording]:
     folder.mkdir()
     for number in range(count):
-        shutil.copy(EXAMPLES / "episode.m4a", folder / f"{number}.m4a")
+        shutil.copy(EXAMPLES / name, folder / f"{number}-{name}")
     shutil.copy(EXAMPLES / "truncated.m4a", folder)
     return resolve([str(folder)]).recordings
 
@@ -113,8 +114,8 @@ def test_pool_grows_from_its_smallest_to_its_largest_size(tmp_path: Path, made: 
     add(made, "cpu", cpus=3)
     gpus = {add(made, "gpu", gpus=1).node_id for _ in range(2)}
     machines, words = options(made, actors="1:2"), tmp_path / "words"
-    steps = noting(plan(machines, 1), words, transcribe=0.5)
-    job(tmp_path / "out", steps, copies(tmp_path / "audio", 12), RayRunner(machines))
+    steps = noting(plan(machines, 1, passage_max_s=4), words, transcribe=0.5)  # so a queue stands before the actor
+    job(tmp_path / "out", steps, copies(tmp_path / "audio", 32, "en_switchboard.mp3"), RayRunner(machines))
     assert nodes_of(words, "transcribe") == gpus
 
 
