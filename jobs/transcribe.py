@@ -143,8 +143,8 @@ def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict
     )
     on_gpu = float(whisper.device.startswith("cuda") and gpus > 0)
     return (
-        cut_stage(cutting),
-        transcribe_stage(whisper, actors=machines.pool, gpus=on_gpu),
+        cut_stage(cutting, machines.decode_labels),
+        transcribe_stage(whisper, actors=machines.pool, cpus=machines.cpus_of_actor(on_gpu), gpus=on_gpu),
         mark_stage(collect(ScoreOptions, values)),
     )
 

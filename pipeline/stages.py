@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,6 +41,7 @@ class Stage:
     cpus: float = 1.0
     gpus: float = 0.0
     actors: tuple[int, int] | None = None  # smallest and largest pool, for what is loaded once; None for plain tasks
+    labels: Mapping[str, str] = field(default_factory=dict)  # that a machine must carry to be given a worker
 
 
 Plan = tuple[Stage, ...]
@@ -66,9 +67,9 @@ class CutOptions:
     passages: PassageOptions = field(default_factory=PassageOptions)
 
 
-def cut_stage(options: CutOptions) -> Stage:
+def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(partial, cut_tables, partial(cut, options=options)), cpus=1)
+    return Stage("cut", partial(partial, cut_tables, partial(cut, options=options)), cpus=1, labels=labels or {})
 
 
 def transcribe_stage(
