@@ -70,10 +70,10 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     job, machines = collect(JobOptions, values), collect(RayOptions, values)
     listing = resolve(source)
     _tell_listing(listing)
-    recordings = [replace(r, language=r.language or job.language) for r in listing.recordings]
+    recordings = listing.recordings.in_language(job.language)
     with _runner(job, machines) as (runner, gpus):
         whisper = _resolve(collect(WhisperOptions, values), machines, gpus)
-        engines.check_languages(whisper, {r.language for r in recordings if r.language})
+        engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, job, values)
         with (
             _interruptible(out, len(recordings)),

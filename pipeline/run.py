@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import rows
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
+from pipeline.recordings import Recordings
 from pipeline.stages import Plan, Stage, Transform, in_process
 from pipeline.types import Failure, Finished, Recording, Transcript, setting
 
@@ -106,17 +108,16 @@ class RayRunner:
         """Start nothing yet."""
         self._options = options
         self._joined = False
-        self._seen: set[str] = set()
+        self._called = False
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
         self._join()
         import ray.data
 
-        again = bool(self._seen)
-        self._seen.update(recording.id for recording in recordings)
+        again, self._called = self._called, True
         limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
-        blocks = [rows.recordings_table(block) for block in pack(recordings, limit)]
+        blocks = [block.table for block in pack(Recordings.of(recordings), limit)]
         dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
         for stage in plan:
             dataset = _map(dataset, stage)
@@ -216,22 +217,22 @@ def _same_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, kept)
 
 
-def pack(recordings: Sequence[Recording], limit: int, bytes_limit: int = 64 << 20) -> Iterator[list[Recording]]:
+def pack(recordings: Recordings, limit: int, bytes_limit: int = 64 << 20) -> Iterator[Recordings]:
     """Yield blocks of recordings, the largest first: at most `limit` recordings or about `bytes_limit` bytes each.
 
     Long ones start first so that none of them is still alone at work when all others are done; short ones travel
     together because a block costs some 20 ms a stage, whatever is in it.
     """
-    block: list[Recording] = []
-    size = 0
-    for recording in sorted(recordings, key=lambda recording: -(recording.size or 0)):
-        if block and (len(block) >= limit or size + (recording.size or 0) > bytes_limit):
-            yield block
-            block, size = [], 0
-        block.append(recording)
-        size += recording.size or 0
-    if block:
-        yield block
+    sizes = np.maximum(recordings.sizes(), 0)
+    order = np.argsort(-sizes, kind="stable")
+    ends = np.cumsum(sizes[order])  # bytes up to and with each
+    start = 0
+    while start < len(order):
+        before = ends[start] - sizes[order[start]]
+        end = max(start + 1, int(np.searchsorted(ends, before + bytes_limit, side="right")))
+        end = min(end, start + limit)
+        yield recordings.take(order[start:end])
+        start = end
 
 
 class _Actor:
