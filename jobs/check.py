@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterable
 
 import click
 
@@ -49,7 +50,7 @@ def command(out: str, sources: tuple[str, ...]) -> None:
     sys.exit(1 if found else 0)
 
 
-def _listed(sources: tuple[str, ...]) -> tuple[Recording, ...]:
+def _listed(sources: tuple[str, ...]) -> Iterable[Recording]:
     return resolve(sources).recordings if sources else ()
 
 

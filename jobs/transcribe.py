@@ -73,10 +73,10 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     job, machines = collect(JobOptions, values), collect(RayOptions, values)
     listing = resolve(source)
     _tell_listing(listing)
-    recordings = [replace(r, language=r.language or job.language) for r in listing.recordings]
+    recordings = listing.recordings.in_language(job.language)
     with _runner(job, machines) as (runner, gpus):
         whisper = _resolve(collect(WhisperOptions, values), machines, gpus)
-        engines.check_languages(whisper, {r.language for r in recordings if r.language})
+        engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, job, values)
         with (
             _interruptible(out, len(recordings)),
@@ -148,8 +148,8 @@ def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict
     )
     on_gpu = float(whisper.device.startswith("cuda") and gpus > 0)
     return (
-        cut_stage(cutting),
-        transcribe_stage(whisper, actors=machines.pool, gpus=on_gpu),
+        cut_stage(cutting, machines.decode_labels),
+        transcribe_stage(whisper, actors=machines.pool, cpus=machines.cpus_of_actor(on_gpu), gpus=on_gpu),
         mark_stage(collect(ScoreOptions, values)),
     )
 

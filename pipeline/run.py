@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import rows
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
+from pipeline.recordings import Recordings
 from pipeline.stages import Plan, Stage, Transform, in_process
 from pipeline.types import Failure, Finished, Recording, Transcript, setting
 
@@ -41,6 +43,12 @@ class RayOptions:
 
     address: str = setting("", "Ray cluster to join; empty starts Ray on this machine.", rows=False)
     actors: str = setting("1:1", "Smallest and largest number of model actors, MIN:MAX.", rows=False)
+    actor_cpus: float | None = setting(
+        None, "CPUs that a model actor reserves; by default 1 on a cluster where it has no GPU, else none.", rows=False
+    )
+    decode_on: str = setting(
+        "", "Decode only on machines of the cluster with this Ray label, NAME=VALUE, such as role=cpu.", rows=False
+    )
     object_store_gb: float = setting(1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False)
 
     @property
@@ -54,6 +62,22 @@ class RayOptions:
         if not 1 <= pool[0] <= pool[1]:
             raise UserError(f"--actors {self.actors} is not MIN:MAX", "for example --actors 1:4, or --actors 2")
         return pool
+
+    @property
+    def decode_labels(self) -> dict[str, str]:
+        """Labels of the machines that decode; UserError when `decode_on` is no label."""
+        if not self.decode_on:
+            return {}
+        name, _, value = self.decode_on.partition("=")
+        if not (name and value):
+            raise UserError(f"--decode-on {self.decode_on} is not NAME=VALUE", "for example --decode-on role=cpu")
+        return {name: value}
+
+    def cpus_of_actor(self, gpus: float) -> float:
+        """CPUs that an actor with so many GPUs reserves: without either, Ray would place it on a head without CPUs."""
+        if self.actor_cpus is not None:
+            return self.actor_cpus
+        return 1.0 if self.address and not gpus else 0.0
 
 
 def complete(
@@ -84,16 +108,16 @@ class RayRunner:
         """Start nothing yet."""
         self._options = options
         self._joined = False
-        self._seen: set[str] = set()
+        self._called = False
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
         self._join()
         import ray.data
 
-        again = bool(self._seen)
-        self._seen.update(recording.id for recording in recordings)
-        blocks = [rows.recordings_table(block) for block in pack(recordings, limit=1 if again else 200)]
+        again, self._called = self._called, True
+        limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
+        blocks = [block.table for block in pack(Recordings.of(recordings), limit)]
         dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
         for stage in plan:
             dataset = _map(dataset, stage)
@@ -147,6 +171,7 @@ class RayRunner:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.target_max_block_size = 16 << 20  # the first passages leave early: 9 minutes of PCM
+        context.autoscaling_config.actor_pool_util_upscaling_threshold = GROW_AT
         context.execution_no_progress_timeout_s = -1  # one long recording may work alone for hours
 
 
@@ -192,22 +217,22 @@ def _same_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, kept)
 
 
-def pack(recordings: Sequence[Recording], limit: int, bytes_limit: int = 64 << 20) -> Iterator[list[Recording]]:
+def pack(recordings: Recordings, limit: int, bytes_limit: int = 64 << 20) -> Iterator[Recordings]:
     """Yield blocks of recordings, the largest first: at most `limit` recordings or about `bytes_limit` bytes each.
 
     Long ones start first so that none of them is still alone at work when all others are done; short ones travel
     together because a block costs some 20 ms a stage, whatever is in it.
     """
-    block: list[Recording] = []
-    size = 0
-    for recording in sorted(recordings, key=lambda recording: -(recording.size or 0)):
-        if block and (len(block) >= limit or size + (recording.size or 0) > bytes_limit):
-            yield block
-            block, size = [], 0
-        block.append(recording)
-        size += recording.size or 0
-    if block:
-        yield block
+    sizes = np.maximum(recordings.sizes(), 0)
+    order = np.argsort(-sizes, kind="stable")
+    ends = np.cumsum(sizes[order])  # bytes up to and with each
+    start = 0
+    while start < len(order):
+        before = ends[start] - sizes[order[start]]
+        end = max(start + 1, int(np.searchsorted(ends, before + bytes_limit, side="right")))
+        end = min(end, start + limit)
+        yield recordings.take(order[start:end])
+        start = end
 
 
 class _Actor:
@@ -238,6 +263,8 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
         "num_cpus": stage.cpus,
         "num_gpus": stage.gpus,
     }
+    if stage.labels:
+        shape["label_selector"] = dict(stage.labels)
     if stage.actors is None:
         return dataset.map_batches(partial(_task, stage.make), **shape)
     low, high = stage.actors
@@ -250,7 +277,9 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
     return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage}), compute=pool, **shape)
 
 
+LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
+GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
 GPU_BATCH = 8  # passages
 
 

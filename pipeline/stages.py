@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,6 +41,7 @@ class Stage:
     cpus: float = 1.0
     gpus: float = 0.0
     actors: tuple[int, int] | None = None  # smallest and largest pool, for what is loaded once; None for plain tasks
+    labels: Mapping[str, str] = field(default_factory=dict)  # that a machine must carry to be given a worker
 
 
 Plan = tuple[Stage, ...]
@@ -66,9 +67,9 @@ class CutOptions:
     passages: PassageOptions = field(default_factory=PassageOptions)
 
 
-def cut_stage(options: CutOptions) -> Stage:
+def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(partial, _cut_tables, options), cpus=1)
+    return Stage("cut", partial(partial, cut_tables, partial(cut, options=options)), cpus=1, labels=labels or {})
 
 
 def transcribe_stage(
@@ -124,10 +125,13 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
 
 
-def _cut_tables(options: CutOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def cut_tables(
+    cut_one: Callable[[Recording], Iterator[Passage | Outcome]], tables: Iterable[pa.Table]
+) -> Iterator[pa.Table]:
+    """Cut recording after recording with `cut_one`; yield tables of about PACK_SAMPLES of audio."""
     pack: list[Passage | Outcome] = []
     for recording in (recording for table in tables for recording in rows.read_recordings(table)):
-        for item in cut(recording, options):
+        for item in cut_one(recording):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
                 yield rows.passages_table(pack)
@@ -165,28 +169,39 @@ class Transcribe:
         self._thread.start()
 
     def __call__(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield a table for each answer, and closing rows as they come."""
+        """Yield answers and closing rows as they come: what is there at the same time in one table."""
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         pending = 0
-        for item in (item for table in tables for item in rows.read_passages(table)):
-            if isinstance(item, Outcome):
-                yield rows.transcripts_table([item])
-                continue
-            while pending and (pending >= self._ahead or not answers.empty()):
-                yield self._answer(answers)
-                pending -= 1
-            self._inbox.put((item, answers))
-            pending += 1
-        for _ in range(pending):
-            yield self._answer(answers)
+        for table in tables:
+            closing: list[Outcome] = []
+            for item in rows.read_passages(table):
+                if isinstance(item, Outcome):
+                    closing.append(item)
+                    continue
+                while pending >= self._ahead:
+                    ready = self._answers(answers)
+                    pending -= len(ready)
+                    yield rows.transcripts_table(ready)
+                self._inbox.put((item, answers))
+                pending += 1
+            if closing or not answers.empty():
+                ready = self._answers(answers) if not answers.empty() else []
+                pending -= len(ready)
+                yield rows.transcripts_table([*ready, *closing])
+        while pending:
+            ready = self._answers(answers)
+            pending -= len(ready)
+            yield rows.transcripts_table(ready)
 
     def close(self) -> None:
         """Stop the engine after its current step: a process must not end while torch works in another thread."""
         self._closing = True
         self._thread.join()
 
-    def _answer(self, answers: queue.SimpleQueue[Answer]) -> pa.Table:
-        while True:
+    def _answers(self, answers: queue.SimpleQueue[Answer]) -> list[Transcript]:
+        """Wait for an answer; return it with all that are there by then."""
+        ready: list[Transcript] = []
+        while not ready or not answers.empty():
             try:
                 answer: Answer | None = answers.get(timeout=POLL_S)
             except queue.Empty:
@@ -194,7 +209,8 @@ class Transcribe:
             if isinstance(answer, BaseException):
                 raise answer
             if answer is not None:
-                return rows.transcripts_table([answer])
+                ready.append(answer)
+        return ready
 
     def _run(self) -> None:
         try:

@@ -26,7 +26,8 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.subtitles"},
         {"pipeline.whisper"},
     ],
-    [{"pipeline.rows"}, {"pipeline.sources", "pipeline.manifests"}, {"pipeline.engines"}],
+    [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
+    [{"pipeline.sources", "pipeline.manifests"}],
     [
         {"pipeline.stages"},
         {"pipeline.ledger", "pipeline.lease", "pipeline.commits", "pipeline.parts", "pipeline.run_files"},

@@ -1,0 +1,152 @@
+"""The plan on several nodes: what runs where, and nodes that are taken away in the middle of it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from clusters import add, cluster, nodes_of, noting, seen
+from ray.cluster_utils import Cluster
+from tables import assert_same_tables, assert_whole
+
+from pipeline.errors import UserError
+from pipeline.ledger import Ledger
+from pipeline.passages import PassageOptions
+from pipeline.run import RayOptions, RayRunner, Runner, complete, local
+from pipeline.score import ScoreOptions
+from pipeline.sources import resolve
+from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage
+from pipeline.types import Recording
+from pipeline.whisper.options import WhisperOptions
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
+
+
+def plan(machines: RayOptions, gpus: float, passage_max_s: float = 90) -> Plan:
+    """Return the plan that `transcribe` makes, with the engine that does not listen."""
+    whisper = WhisperOptions(model="fake", device="cpu", dtype="float32")
+    return (
+        cut_stage(CutOptions(passages=PassageOptions(max_s=passage_max_s)), machines.decode_labels),
+        transcribe_stage(whisper, actors=machines.pool, cpus=machines.cpus_of_actor(gpus), gpus=gpus),
+        mark_stage(ScoreOptions()),
+    )
+
+
+def copies(folder: Path, count: int, name: str = "episode.m4a") -> Sequence[Recording]:
+    folder.mkdir()
+    for number in range(count):
+        shutil.copy(EXAMPLES / name, folder / f"{number}-{name}")
+    shutil.copy(EXAMPLES / "truncated.m4a", folder)
+    return resolve([str(folder)]).recordings
+
+
+def job(out: Path, steps: Plan, recordings: Sequence[Recording], runner: Runner) -> str:
+    with Ledger.open(str(out), {"model": "fake"}, model="fake") as ledger:
+        list(complete(steps, ledger, ledger.todo(recordings), runner))
+    assert_whole(str(out))
+    return str(out)
+
+
+def undisturbed(folder: Path, recordings: Sequence[Recording]) -> str:
+    """Return the output of the same job in this process."""
+    return job(folder / "local", plan(RayOptions(), 0), recordings, local)
+
+
+def removing(made: Cluster, ray: RayRunner, words: Path, stage: str, removed: list[str]) -> Runner:
+    """Return a runner that kills, by SIGKILL, a node where `stage` runs when the first transcripts have come."""
+
+    def runner(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
+        for number, table in enumerate(ray(steps, recordings)):
+            busy = nodes_of(words, stage)
+            victims = [node for node in made.worker_nodes if node.node_id in busy]
+            if number >= 3 and victims and not removed:
+                made.remove_node(victims[0], allow_graceful=False)
+                removed.append(victims[0].node_id)
+            yield table
+
+    return runner
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short path: Ray's sockets lie below it."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def made(short: Path) -> Iterator[Cluster]:
+    """A head that does no work."""
+    with cluster(short) as made:
+        yield made
+
+
+def options(made: Cluster, **values: Any) -> RayOptions:
+    return RayOptions(address=made.address, **values)
+
+
+def test_each_stage_runs_on_its_own_kind_of_node_and_none_on_the_head(tmp_path: Path, made: Cluster) -> None:
+    cpu, gpu = add(made, "cpu", cpus=2), add(made, "gpu", cpus=2, gpus=1)
+    machines = options(made, decode_on="role=cpu")
+    some, words = copies(tmp_path / "audio", 4), tmp_path / "words"
+    ray = RayRunner(machines)
+    out = job(tmp_path / "out", noting(plan(machines, 1), words), some, ray)
+    assert ray.gpus() == 1
+    assert nodes_of(words, "cut") == {cpu.node_id}
+    assert nodes_of(words, "transcribe") == {gpu.node_id}
+    assert nodes_of(words, "mark") <= {cpu.node_id, gpu.node_id}
+    assert_same_tables(out, undisturbed(tmp_path, some))
+
+
+def test_model_without_a_gpu_runs_on_a_worker_and_not_on_the_head(tmp_path: Path, made: Cluster) -> None:
+    worker = add(made, "cpu", cpus=3)
+    machines, words = options(made), tmp_path / "words"
+    job(tmp_path / "out", noting(plan(machines, 0), words), copies(tmp_path / "audio", 1), RayRunner(machines))
+    assert nodes_of(words, "cut") | nodes_of(words, "transcribe") | nodes_of(words, "mark") == {worker.node_id}
+
+
+def test_pool_grows_from_its_smallest_to_its_largest_size(tmp_path: Path, made: Cluster) -> None:
+    add(made, "cpu", cpus=3)
+    gpus = {add(made, "gpu", gpus=1).node_id for _ in range(2)}
+    machines, words = options(made, actors="1:2"), tmp_path / "words"
+    steps = noting(plan(machines, 1, passage_max_s=4), words, transcribe=0.5)  # so a queue stands before the actor
+    job(tmp_path / "out", steps, copies(tmp_path / "audio", 32, "en_switchboard.mp3"), RayRunner(machines))
+    assert nodes_of(words, "transcribe") == gpus
+
+
+@pytest.mark.slow
+def test_killed_decoding_node_loses_and_doubles_nothing(tmp_path: Path, made: Cluster) -> None:
+    for role in ("cpu", "cpu"):
+        add(made, role, cpus=2)
+    add(made, "gpu", gpus=1)
+    machines, words, removed = options(made, decode_on="role=cpu"), tmp_path / "words", list[str]()
+    some = copies(tmp_path / "audio", 8)
+    runner = removing(made, RayRunner(machines), words, "cut", removed)
+    out = job(tmp_path / "out", noting(plan(machines, 1), words, cut=0.3), some, runner)
+    assert removed
+    assert_same_tables(out, undisturbed(tmp_path, some))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("actors", ["1:1", "2:2"])
+def test_killed_node_of_a_model_actor_loses_and_doubles_nothing(tmp_path: Path, made: Cluster, actors: str) -> None:
+    add(made, "cpu", cpus=2)
+    for role in ("gpu", "gpu"):
+        add(made, role, gpus=1)
+    machines, words, removed = options(made, actors=actors), tmp_path / "words", list[str]()
+    some = copies(tmp_path / "audio", 6)
+    runner = removing(made, RayRunner(machines), words, "transcribe", removed)
+    out = job(tmp_path / "out", noting(plan(machines, 1), words, transcribe=0.3), some, runner)
+    assert removed
+    assert len(seen(words, "transcribe")) >= 2  # another actor took over
+    assert_same_tables(out, undisturbed(tmp_path, some))
+
+
+def test_label_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="--decode-on cpu is not NAME=VALUE"):
+        _ = RayOptions(decode_on="cpu").decode_labels
