@@ -46,6 +46,9 @@ class JobOptions:
         "ray", "Ray Data, on this machine or a cluster; or a plain loop.", rows=False, choices=("ray", "local")
     )
     retry_failed: bool = setting(False, "Take failed recordings up again.", rows=False)
+    take_over: bool = setting(
+        False, "Write to --out even if another run seems to be at work there; that one stops.", rows=False
+    )
     max_failed: float = setting(0.5, "Exit with an error when a larger share of the recordings failed.", rows=False)
 
 
@@ -77,7 +80,9 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
         config = _config(whisper, job, values)
         with (
             _interruptible(out, len(recordings)),
-            Ledger.open(out, config, model=whisper.model, retry_failed=job.retry_failed) as ledger,
+            Ledger.open(
+                out, config, model=whisper.model, retry_failed=job.retry_failed, take_over=job.take_over
+            ) as ledger,
         ):
             todo = ledger.todo(recordings)
             _tell_resume(len(recordings) - len(todo), len(todo), out)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline import commits, parts, rows, run_files, score, storage
 from pipeline.errors import UserError
+from pipeline.lease import Lease
 from pipeline.recordings import Index, Recordings
 from pipeline.run_files import config_hash
 from pipeline.types import SAMPLE_RATE, Failure, Finished, Outcome, Recording, Transcript, setting
@@ -50,10 +51,17 @@ class Ledger:
     """The tables of one output folder, open for one run. Use it as a context manager; `open` makes it."""
 
     def __init__(
-        self, out: str, run: dict[str, Any], done: pa.Table, names: Sequence[str], options: LedgerOptions
+        self,
+        out: str,
+        run: dict[str, Any],
+        done: pa.Table,
+        names: Sequence[str],
+        options: LedgerOptions,
+        lease: Lease,
     ) -> None:
         """Take what `open` has found: `done` has a row a recording, with the index of its part in `names`."""
         self._out, self._run, self._names, self._options = out, run, names, options
+        self._lease = lease
         self._done: pa.Table | None = done  # until it is known what is to do
         self._rows = len(done)
         self._retry_failed: bool = run["retry_failed"]
@@ -76,21 +84,29 @@ class Ledger:
         *,
         model: str,
         retry_failed: bool = False,
+        take_over: bool = False,
         run: Mapping[str, Any] | None = None,
         options: LedgerOptions = LedgerOptions(),
     ) -> Ledger:
         """Finish or undo what a dead run has left in `out`, and read what is done there. Writes nothing else yet.
 
         `config` is everything that changes rows, `run` whatever else is to stand in the run's file. Raises UserError
-        when `out` holds rows of another configuration, or files that are not bulkscribe's where its tables belong.
+        when another driver writes to `out` (unless it is to be taken over), when `out` holds rows of another
+        configuration, or files that are not bulkscribe's where its tables belong.
         """
-        commits.recover(out)
-        names = parts.names(out)
-        done, hashes = parts.scan(out, names)
-        for other in sorted(hashes - {config_hash(config)}):
-            raise _other_config(out, other, config)
+        run_id = run_files.new_run_id()
+        lease = Lease.take(out, run_id, over=take_over)
+        try:
+            commits.recover(out)
+            names = parts.names(out)
+            done, hashes = parts.scan(out, names)
+            for other in sorted(hashes - {config_hash(config)}):
+                raise _other_config(out, other, config)
+        except BaseException:
+            lease.release()
+            raise
         record = {
-            "run_id": run_files.new_run_id(),
+            "run_id": run_id,
             "status": "opened",
             "started_at": run_files.now(),
             "model": model,
@@ -100,7 +116,7 @@ class Ledger:
             "run": dict(run or {}),
             "versions": run_files.versions(),
         }
-        return cls(out, record, done, names, options)
+        return cls(out, record, done, names, options, lease)
 
     @property
     def done(self) -> int:
@@ -171,6 +187,7 @@ class Ledger:
         """Commit what is complete. Interrupted, it may be done again: the same rows go to the same places."""
         if self._batch.finished:
             begun = time.monotonic()
+            self._lease.confirm()
             commits.commit(self._out, self._files(self._batch))
             self._rows += sum(self._old(item.outcome.recording.id) is None for item in self._batch.finished)
             self._batch = self._new_batch()
@@ -185,6 +202,7 @@ class Ledger:
         self.flush()
         if self._run["status"] == "running":
             self._write_run("interrupted" if self._left else "finished")
+        self._lease.release()
         self._closed = True
 
     def __enter__(self) -> Ledger:
@@ -296,6 +314,7 @@ class Ledger:
                 "wall_s": round(time.monotonic() - self._begun, 3),
                 "commit_s": round(self._commit_s, 3),
             }
+        self._lease.confirm()
         run_files.write(self._out, self.run_id, self._run)
 
 

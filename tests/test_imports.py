@@ -28,8 +28,11 @@ ROWS: list[list[set[str]]] = [
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests"}],
-    [{"pipeline.stages"}, {"pipeline.ledger", "pipeline.commits", "pipeline.parts", "pipeline.run_files"}],
-    [{"pipeline.run"}],
+    [
+        {"pipeline.stages"},
+        {"pipeline.ledger", "pipeline.lease", "pipeline.commits", "pipeline.parts", "pipeline.run_files"},
+    ],
+    [{"pipeline.run"}, {"pipeline.check"}],
     [{"jobs"}],
 ]
 PLACES = {name: (level, group) for level, row in enumerate(ROWS) for group in row for name in group}
