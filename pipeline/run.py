@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -117,14 +118,17 @@ class RayRunner:
 
         again, self._called = self._called, True
         limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
-        blocks = [block.table for block in pack(Recordings.of(recordings), limit)]
-        dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
-        for stage in plan:
-            dataset = _map(dataset, stage)
-        try:
-            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from None
+        blocks = pack(Recordings.of(recordings), limit)
+        portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
+        while some := [block.table for block in islice(blocks, portion)]:
+            dataset: ray.data.Dataset = ray.data.from_blocks(some)
+            del some
+            for stage in plan:
+                dataset = _map(dataset, stage)
+            try:
+                yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+            except ray.exceptions.RayError as error:
+                raise _cause(error) from None
 
     def gpus(self) -> int:
         """Return how many GPUs the cluster has."""
@@ -278,6 +282,10 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
 
 
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
+# Blocks that Ray is given at once, for each actor and at most: it keeps all of them in its store, and some 20 KB for
+# each in the driver, to the end. The actors start anew for the next portion, so that one should be hours of work: 5,000
+# blocks are 1,000,000 short recordings or 320 GB of audio.
+PORTION, MOST_BLOCKS = 5_000, 50_000
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
 GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
 GPU_BATCH = 8  # passages
