@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,6 +43,18 @@ def by_kind(pid: int) -> Sizes:
         kind = next((kind for part, kind in KINDS.items() if part in line), f"Ray's {program}")
         sizes[kind] += sum(int(row.split()[1]) for row in rollup.splitlines() if row.startswith("Pss:")) * 1024
     return sizes
+
+
+def cpu_s(pid: int, used: dict[int, float]) -> float:
+    """Return the CPU seconds of `pid` and all that it has started. `used` keeps what was seen of those that end."""
+    try:
+        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return sum(used.values())
+    for process in tree:
+        with suppress(psutil.Error):
+            used[process.pid] = sum(process.cpu_times()[:2])
+    return sum(used.values())
 
 
 def samples(pid: int, every_s: float = 0.5) -> Iterator[tuple[float, Sizes]]:

@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from processes import Sizes, samples
+from processes import Sizes, cpu_s, samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
 from pipeline import rows
@@ -158,8 +158,12 @@ def job(arguments: argparse.Namespace, manifest: Path, out: Path, kill_at: int |
     reader = threading.Thread(target=listen, args=(driver, events, kill_at))
     reader.start()
     peak: Sizes = Counter()
+    used: dict[int, float] = {}
     for _, sizes in samples(driver.pid, every_s=2.0):
         peak |= sizes
+        events["tree_cpu_s"] = cpu_s(driver.pid, used)
+        if driver.poll() is not None:
+            break
     reader.join()
     if driver.wait() not in (0, -signal.SIGKILL):
         sys.exit(f"the driver ended with {driver.returncode}")
@@ -185,7 +189,8 @@ def tell(what: str, events: dict[str, Any]) -> None:
         done = events["done"]
         print(  # noqa: T201
             f"    {done['done']} recordings in {done['s']:.0f} s = {done['done'] / done['s']:.0f}/s after"
-            f" {events['first']['s']:.0f} s of starting; driver {done['cpu_s'] - scanned['cpu_s']:.0f} s CPU"
+            f" {events['first']['s']:.0f} s of starting; CPU: driver {done['cpu_s'] - scanned['cpu_s']:.0f} s,"
+            f" all processes with starting {events['tree_cpu_s']:.0f} s"
         )
     last = events.get("ended", events.get("done"))
     rss = f"peak RSS of the driver {last['peak_rss'] / 1e6:.0f} MB (after listing {listed['peak_rss'] / 1e6:.0f},"
@@ -218,7 +223,7 @@ def extrapolate(arguments: argparse.Namespace) -> None:
         print(f"    {line}", flush=True)  # noqa: T201
 
 
-def driver_alone(mean_s: float, scratch: str | None, windows: int = 20_000) -> tuple[float, float]:
+def driver_alone(mean_s: float, scratch: str | None, windows: int = 4_000) -> tuple[float, float]:
     """Return recordings a second of driver and writer when transcripts are there at once, and windows a recording."""
     per_recording = max(1.0, mean_s / 30)
     count = max(4, round(windows / per_recording))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -126,16 +127,19 @@ class RayRunner:
 
         again, self._called = self._called, True
         limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
-        blocks = [block.table for block in pack(Recordings.of(recordings), limit)]
-        dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
-        roll = self._roll()
-        for stage in plan:
-            dataset = _map(dataset, stage, roll)
-        try:
-            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-            killers = ray.get(roll.killers.remote())
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from None
+        blocks = pack(Recordings.of(recordings), limit)
+        portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
+        roll, killers = self._roll(), set[str]()
+        while some := [block.table for block in islice(blocks, portion)]:
+            dataset: ray.data.Dataset = ray.data.from_blocks(some)
+            del some
+            for stage in plan:
+                dataset = _map(dataset, stage, roll)
+            try:
+                yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+                killers = ray.get(roll.killers.remote())
+            except ray.exceptions.RayError as error:
+                raise _cause(error) from None
         if killers:
             yield rows.transcripts_table(
                 Outcome(recording, passages=0, duration=0, speech=0, failure=KILLED)
@@ -148,7 +152,6 @@ class RayRunner:
         import ray
 
         if self._told is None:
-            # In parts of its own, so that what a recording kills is never this.
             self._told = ray.remote(_Roll).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
         return self._told
 
@@ -347,6 +350,10 @@ def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any) -> ray.data.Dataset
 
 
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
+# Blocks that Ray is given at once, for each actor and at most: it keeps all of them in its store, and some 20 KB for
+# each in the driver, to the end. The actors start anew for the next portion, so that one should be hours of work: 5,000
+# blocks are 1,000,000 short recordings or 320 GB of audio.
+PORTION, MOST_BLOCKS = 5_000, 50_000
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
 GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
 GPU_BATCH = 8  # passages

@@ -80,8 +80,9 @@ class _Collection:
         self.named = 0  # recordings, doubles too
 
     def recordings(self) -> Recordings:
-        """Return what was found, each once; of a recording that was named again, the first naming."""
-        return Recordings.joined([*self._found, Recordings.of(self._recent)]).unique()
+        """Give what was found, each once; of a recording that was named again, the first naming."""
+        self._found.append(Recordings.of(self._recent))
+        return Recordings.joined(self._found).unique()
 
     def source(self, source: str) -> None:
         """Take what one source names."""
