@@ -54,7 +54,7 @@ def resolve(sources: Sequence[str]) -> Listing:
         collection.source(source)
         if collection.named == before:
             raise UserError(
-                f"no audio or video under {source}",
+                f"no audio or video under {storage.redacted(source)}",
                 f"{collection.passed_over} files with other endings were passed over; name them one by one, or by a"
                 " glob like '*.dat', to take them whatever their ending",
             )
@@ -87,7 +87,9 @@ class _Collection:
             return
         except OpenError as error:
             if error.kind not in ("not_found", "not_a_file"):
-                raise UserError(f"cannot read {source}: {error}", "check the name, permissions and settings") from error
+                raise UserError(
+                    f"cannot read {storage.redacted(source)}: {error}", "check the name, permissions and settings"
+                ) from error
             reason = error
         if storage.is_dir(source):
             self._folder(storage.walk(source if storage.local_path(source) is not None else source.rstrip("/") + "/"))
@@ -100,7 +102,7 @@ class _Collection:
 
     def _file(self, entry: Entry) -> None:
         if entry.uri.lower().endswith(MANIFESTS):
-            self._manifest(entry.uri)
+            self._manifest(entry.location)
         else:
             self._add(entry)
 
@@ -136,7 +138,7 @@ class _Collection:
             self._folder([entry])
 
     def _manifest(self, uri: str) -> None:
-        folder = uri.rpartition("/")[0] or "/"
+        folder = storage.parent(uri)
         lines = iter(read_manifest(uri))
         with ThreadPoolExecutor(_LOOKERS) as pool:
             while batch := list(islice(lines, _TOGETHER)):
@@ -150,7 +152,7 @@ class _Collection:
             self.doubles += 1
             return
         self.recordings[identity] = Recording(
-            identity, entry.uri, entry.size, entry.version, language, prompt, metadata
+            identity, entry.uri, entry.size, entry.version, language, prompt, metadata, entry.address
         )
 
 
@@ -163,17 +165,19 @@ def _is_media(uri: str) -> bool:
 def _look(manifest: str, folder: str, line: Line) -> Entry:
     """Look at what a line names; what cannot be seen now has no size, and its row will say why."""
     try:
-        uri = storage.canonical(storage.against(folder, line.uri))
+        uri = storage.against(folder, line.uri)
+        canonical = storage.canonical(uri)
     except UnicodeEncodeError as error:
-        raise UserError(f"{manifest}, line {line.number}: the uri is no valid text", "write it in UTF-8") from error
-    return _stat(uri)
+        where = f"{storage.canonical(manifest)}, line {line.number}"
+        raise UserError(f"{where}: the uri is no valid text", "write it in UTF-8") from error
+    return _stat(uri if storage.local_path(uri) is None else canonical)
 
 
 def _stat(uri: str) -> Entry:
     try:
         return storage.stat(uri)
     except OpenError:
-        return Entry(uri, None, "")
+        return Entry(storage.canonical(uri), None, "", storage.address(uri))
 
 
 def _fixed_part(pattern: str) -> tuple[str, list[str]]:

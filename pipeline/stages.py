@@ -98,7 +98,7 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
     uri = recording.uri
-    opener = partial(storage.open_audio, uri, recording.version)
+    opener = partial(storage.open_audio, recording.location, recording.version)
     decoder = Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
     cutter = PassageCutter(recording, detect(decoder.blocks(), options.speech), options.passages)
     passages, failure = 0, None

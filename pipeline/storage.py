@@ -13,15 +13,16 @@ import os
 import stat as modes
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from pipeline import s3
 from pipeline.errors import OpenError, UserError
-from pipeline.uris import against, bucket_key, canonical, join, local_path, local_uri, scheme
+from pipeline.uris import address, against, bucket_key, canonical, join, local_path, local_uri, parent, redacted, scheme
 
 __all__ = [
     "Entry",
+    "address",
     "against",
     "canonical",
     "delete",
@@ -32,7 +33,9 @@ __all__ = [
     "move",
     "names",
     "open_audio",
+    "parent",
     "read_bytes",
+    "redacted",
     "scheme",
     "stat",
     "walk",
@@ -50,6 +53,12 @@ class Entry:
     uri: str
     size: int | None  # bytes; None where the store names a file that cannot be looked at (a dangling link)
     version: str
+    address: str = field(default="", repr=False)  # what opens it, where that holds a secret which `uri` leaves out
+
+    @property
+    def location(self) -> str:
+        """What to open: secret, where the source named it with credentials."""
+        return self.address or self.uri
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -62,7 +71,7 @@ def stat(uri: str) -> Entry:
         if path is None:
             bucket, key = s3.object_of(uri)
             head = s3.client().head_object(Bucket=bucket, Key=key)
-            return Entry(canonical(uri), head["ContentLength"], head["ETag"].strip('"'))
+            return Entry(canonical(uri), head["ContentLength"], head["ETag"].strip('"'), address(uri))
         found = os.stat(path)
         if not modes.S_ISREG(found.st_mode):
             raise OpenError("not_a_file", "it is a folder or a device, not a file")
