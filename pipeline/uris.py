@@ -107,6 +107,19 @@ def join(base: str, *names: str) -> str:
     return "/".join([bare.rstrip("/"), *names]) + secret
 
 
+def as_folder(uri: str) -> str:
+    """Return `uri` with a slash at its end, where it has a path."""
+    bare, secret = _split_secret(uri)
+    return bare + ("/" if not bare.endswith("/") else "") + secret
+
+
+def lend(uri: str, owner: str) -> str:
+    """Return `uri` with the secrets that `owner`, of the same store, carries for its whole bucket."""
+    if scheme(owner) in S3_SCHEMES and (keys := s3_keys(owner)):
+        return f"s3://{keys[0]}:{keys[1]}@" + "/".join(bucket_key(uri))
+    return uri + _split_secret(owner)[1]
+
+
 def parent(uri: str) -> str:
     """Return the folder that a file lies in, with the secrets that open its other files, too."""
     path = local_path(uri)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from s3_server import faulty_store, s3_server
 
-from pipeline import s3, storage
+from pipeline import storage
 from pipeline.errors import OpenError, UserError
+from pipeline.stores import s3
 
 
 @pytest.fixture(scope="module")
