@@ -124,7 +124,8 @@ class Ledger:
         self._todo, self._old = {}, {}
         columns = zip(*(column.to_pylist() for column in found.columns), strict=True)
         for recording, (version, status, retryable, duration_s, part) in zip(unique.values(), columns, strict=True):
-            same = version == recording.version
+            # What cannot be looked at now (an expired signature, a store in trouble) has no version: its row stands.
+            same = version is not None and recording.version in ("", version)
             again = self._retry_failed and (status == "failed" or bool(retryable))
             if same and not again:
                 continue

@@ -91,6 +91,9 @@ class _Collection:
                     f"cannot read {storage.redacted(source)}: {error}", "check the name, permissions and settings"
                 ) from error
             reason = error
+        if not storage.lists(source):
+            hint = "the web has no folders that can be listed: name each file, or a manifest or feed that does"
+            raise UserError(f"cannot read {storage.redacted(source)}: {reason}", hint)
         if storage.is_dir(source):
             self._folder(storage.walk(source if storage.local_path(source) is not None else source.rstrip("/") + "/"))
         elif _MAGIC.search(source):

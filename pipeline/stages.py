@@ -26,6 +26,7 @@ from pipeline.errors import DataError
 from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
+from pipeline.storage import StoreOptions
 from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Transcript
 from pipeline.whisper.options import WhisperOptions
 
@@ -68,7 +69,7 @@ class CutOptions:
 
 def cut_stage(options: CutOptions) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(partial, _cut_tables, options), cpus=1)
+    return Stage("cut", partial(partial, _cut_tables, options, storage.configured()), cpus=1)
 
 
 def transcribe_stage(
@@ -124,7 +125,8 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
 
 
-def _cut_tables(options: CutOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _cut_tables(options: CutOptions, stores: StoreOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    storage.configure(stores)  # of this worker
     pack: list[Passage | Outcome] = []
     for recording in (recording for table in tables for recording in rows.read_recordings(table)):
         for item in cut(recording, options):

@@ -255,7 +255,7 @@ def _refused(error: Any) -> OpenError:
     message = f"{_first_line(error)} ({code or status})"
     if status >= 500 or status in _TRANSIENT:
         return Busy(message)
-    return OpenError(_KINDS.get(status, "refused"), message)
+    return OpenError(_KINDS.get(status, "refused"), message, retryable=status == 412)
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ def _make_client(pid: int, settings: tuple[tuple[str, str], ...]) -> Any:
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud import storage
 
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")  # a request a bucket, for traces
     try:
         credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"])
     except DefaultCredentialsError as error:
@@ -160,9 +162,12 @@ class _File:
     def open_at(self, position: int) -> tuple[io.BufferedIOBase, bool]:
         import smart_open.gcs
 
-        if self._generation is None:
-            blob = client().bucket(self._bucket).get_blob(self._key, **_ONCE)
-            self._generation = blob.generation if blob is not None else None
+        blob = client().bucket(self._bucket).get_blob(self._key, **_ONCE)
+        if blob is None:
+            raise OpenError("not_found", "there is no such object")
+        self._generation = self._generation or blob.generation
+        if blob.generation != self._generation:
+            raise OpenError("changed", "the object has changed since it was listed", retryable=True)
         asked = _ONCE | {"if_generation_match": self._generation}
         opened: Any = smart_open.gcs.open(
             self._bucket,
@@ -172,7 +177,7 @@ class _File:
             get_blob_kwargs=asked,
             blob_open_kwargs={"chunk_size": _CHUNK, "raw_download": True, **asked},
         )
-        self.size = opened.seek(0, os.SEEK_END)
+        self.size = blob.size
         opened.seek(position)
         return opened, True
 
@@ -209,7 +214,8 @@ def _object(uri: str) -> tuple[str, str]:
 
 
 def _refused(status: int, words: str, error: Exception) -> OpenError:
-    message = f"{words.strip() or type(error).__name__} ({status})"
+    words = re.sub(r"^[A-Z]+ https?://\S+: ", "", words.strip())
+    message = f"{words or type(error).__name__} ({status})"
     if status >= 500 or status in _TRANSIENT:
         return Busy(message)
-    return OpenError(_KINDS.get(status, "refused"), message)
+    return OpenError(_KINDS.get(status, "refused"), message, retryable=status == 412)

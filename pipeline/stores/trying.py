@@ -18,6 +18,7 @@ from pipeline.stores.options import configured
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_PIECE = 1 << 16  # bytes: what is lost of a connection that breaks
 
 Result = TypeVar("Result")
 Faults = Callable[[], AbstractContextManager[None]]
@@ -73,7 +74,8 @@ class Resumed(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         if not len(buffer):
             return 0
-        count = self._try(lambda stream: stream.readinto(buffer)) or 0
+        piece = memoryview(buffer)[:_PIECE]
+        count = self._try(lambda stream: stream.readinto(piece)) or 0
         self._position += count
         if count and self._cheap:
             self._failures = 0
