@@ -96,7 +96,7 @@ class _Collection:
             raise UserError(f"cannot read {storage.redacted(source)}: {reason}", hint)
         if storage.is_dir(source):
             self._folder(storage.walk(source if storage.local_path(source) is not None else source.rstrip("/") + "/"))
-        elif _MAGIC.search(source):
+        elif _MAGIC.search(source if storage.local_path(source) is not None else storage.canonical(source)):
             self._glob(source)
         elif storage.local_path(source) is None:
             self._folder(storage.walk(source))
@@ -189,7 +189,8 @@ def _fixed_part(pattern: str) -> tuple[str, list[str]]:
     whole = storage.canonical(pattern) if path is None else os.path.abspath(path)
     magic = _MAGIC.search(whole)
     assert magic is not None
-    return whole[: whole.rindex("/", 0, magic.start()) + 1], _names(whole)
+    base = whole[: whole.rindex("/", 0, magic.start()) + 1]
+    return base if path is not None else storage.lend(base, pattern), _names(whole)
 
 
 def _names(uri: str) -> list[str]:

@@ -77,6 +77,12 @@ class _Faulty(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        """Grant Google's access token."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        token = {"access_token": "granted", "expires_in": 3600, "token_type": "Bearer"}
+        self._answer(200, json.dumps(token).encode(), {"Content-Type": "application/json"})
+
     def do_GET(self) -> None:
         store = self.server
         if self.path.startswith("/storage/v1/b/audio?"):  # Google's client asks for the bucket, in a thread of its own

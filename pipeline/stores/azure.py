@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from pipeline.errors import OpenError, UserError
 from pipeline.stores.options import CONNECT_S, READ_S
 from pipeline.stores.store import Entry
-from pipeline.stores.trying import Busy, Resumed, tried
+from pipeline.stores.trying import Busy, resumed, tried
 from pipeline.uris import address, as_folder, azure_parts, canonical, lend
 
 _KINDS = {400: "bad_uri", 401: "forbidden", 403: "forbidden", 404: "not_found", 412: "changed"}
@@ -146,7 +146,7 @@ def walk(uri: str) -> Iterator[Entry]:
 def reader(uri: str, version: str) -> io.RawIOBase:
     """Open a blob; one that is not of this version is refused."""
     file = _File(uri, version)
-    return Resumed(faults, file.open_at, lambda: file.size)
+    return resumed(faults, file.open_at, lambda: file.size)
 
 
 def write(uri: str, data: bytes) -> None:
@@ -251,7 +251,8 @@ def _is_folder(found: Any) -> bool:
 
 def _refused(error: Any) -> OpenError:
     status = int(error.status_code)
-    code = str(getattr(error, "error_code", "") or "")
+    code = getattr(error, "error_code", None) or ""
+    code = getattr(code, "value", code)  # a member of an enumeration, where the library knows it
     message = f"{_first_line(error)} ({code or status})"
     if status >= 500 or status in _TRANSIENT:
         return Busy(message)

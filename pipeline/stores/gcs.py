@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from pipeline.errors import OpenError, UserError
 from pipeline.stores.options import CONNECT_S, READ_S
 from pipeline.stores.store import Entry
-from pipeline.stores.trying import Busy, Resumed, tried
+from pipeline.stores.trying import Busy, resumed, tried
 from pipeline.uris import address, as_folder, bucket_key, canonical
 
 _KINDS = {401: "forbidden", 403: "forbidden", 404: "not_found", 412: "changed"}
@@ -114,7 +114,7 @@ def walk(uri: str) -> Iterator[Entry]:
 def reader(uri: str, version: str) -> io.RawIOBase:
     """Open an object; one that is not of this version is refused."""
     file = _File(uri, version)
-    return Resumed(faults, file.open_at, lambda: file.size)
+    return resumed(faults, file.open_at, lambda: file.size)
 
 
 def write(uri: str, data: bytes) -> None:

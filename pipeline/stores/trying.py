@@ -48,14 +48,16 @@ def tried(faults: Faults, call: Callable[[], Result]) -> Result:
             _wait(error, failures)
 
 
-class Resumed(io.RawIOBase):
-    """A stream that survives broken connections.
+def resumed(faults: Faults, open_at: OpenAt, size: Callable[[], int | None]) -> io.RawIOBase:
+    """Open a stream that survives broken connections; `size` tells its bytes once it is open, where that is known.
 
     Attempts are counted from the last byte that came, but in all where the store can only begin anew each time.
     """
+    return _Resumed(faults, open_at, size)
 
+
+class _Resumed(io.RawIOBase):
     def __init__(self, faults: Faults, open_at: OpenAt, size: Callable[[], int | None]) -> None:
-        """Open it at byte 0; `size` tells its bytes once it is open, where that is known."""
         self._faults = faults
         self._open_at = open_at
         self._size = size

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import OpenError
 from pipeline.stores.options import CONNECT_S, READ_S
 from pipeline.stores.store import Entry
-from pipeline.stores.trying import Busy, Resumed, tried
+from pipeline.stores.trying import Busy, resumed, tried
 from pipeline.uris import address, canonical
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def walk(uri: str) -> Iterator[Entry]:
 def reader(uri: str, version: str) -> io.RawIOBase:
     """Open a file. `version` is not held against the server: many have another for each answer."""
     file = _File(uri)
-    return Resumed(faults, file.open_at, lambda: file.size)
+    return resumed(faults, file.open_at, lambda: file.size)
 
 
 def write(uri: str, data: bytes) -> None:
