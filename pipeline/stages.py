@@ -27,6 +27,7 @@ from pipeline.errors import DataError
 from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
+from pipeline.storage import StoreOptions
 from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Transcript
 from pipeline.whisper.options import WhisperOptions
 
@@ -70,7 +71,8 @@ class CutOptions:
 
 def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(partial, cut_tables, partial(cut, options=options)), cpus=1, labels=labels or {})
+    here = partial(_cut_here, options, storage.configured())
+    return Stage("cut", partial(partial, cut_tables, here), cpus=1, labels=labels or {})
 
 
 def transcribe_stage(
@@ -100,7 +102,7 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
     uri = recording.uri
-    opener = partial(storage.open_audio, uri, recording.version)
+    opener = partial(storage.open_audio, recording.location, recording.version)
     decoder = Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
     cutter = PassageCutter(recording, detect(decoder.blocks(), options.speech), options.passages)
     passages, failure = 0, None
@@ -121,6 +123,11 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
+
+
+def _cut_here(options: CutOptions, stores: StoreOptions, recording: Recording) -> Iterator[Passage | Outcome]:
+    storage.configure(stores)  # of this worker
+    return cut(recording, options)
 
 
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
