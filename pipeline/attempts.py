@@ -8,7 +8,7 @@ killing then is given up. Knows keys (a recording's id, or one with a passage be
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,28 +29,28 @@ class Worker:
 class Attempts(Protocol):
     """What a worker tells, and asks, of what it does."""
 
-    def deaths(self, keys: Iterable[str]) -> dict[str, int]:
-        """Return how many workers have died at each key; those at which none has are left out."""
+    def begin(self, keys: Sequence[str]) -> dict[str, int]:
+        """Note that this worker begins with `keys`, but not with suspects: return these, and how many died at each."""
         ...
 
-    def begin(self, key: str) -> None:
-        """Note that this worker begins with `key`."""
+    def retry(self, key: str) -> None:
+        """Note that this worker begins with a suspect."""
 
-    def end(self, key: str) -> None:
-        """Note that this worker has ended with `key`, whatever came of it."""
+    def end(self, keys: Sequence[str]) -> None:
+        """Note that this worker has ended with `keys`, whatever came of it."""
 
 
 class Untold:
     """Attempts of a job in one process: when that dies, nobody is left to tell."""
 
-    def deaths(self, keys: Iterable[str]) -> dict[str, int]:
+    def begin(self, keys: Sequence[str]) -> dict[str, int]:
         """See `Attempts`."""
         return {}
 
-    def begin(self, key: str) -> None:
+    def retry(self, key: str) -> None:
         """See `Attempts`."""
 
-    def end(self, key: str) -> None:
+    def end(self, keys: Sequence[str]) -> None:
         """See `Attempts`."""
 
 
@@ -62,15 +62,24 @@ class Roll:
         self._where = where
         self._at: dict[str, set[Worker]] = defaultdict(set)
 
-    def begin(self, worker: Worker, key: str) -> None:
-        """Note that `worker` begins with `key`."""
+    def begin(self, worker: Worker, keys: Sequence[str]) -> dict[str, int]:
+        """See `Attempts`. Many are noted at once, so a death suspects all of them; but each only once in this way."""
+        dead = self.deaths(keys, worker)
+        for key in keys:
+            if key not in dead:
+                self._at[key].add(worker)
+        return dead
+
+    def retry(self, worker: Worker, key: str) -> None:
+        """See `Attempts`."""
         self._at[key].add(worker)
 
-    def end(self, worker: Worker, key: str) -> None:
-        """Note that `worker` has ended with `key`."""
-        self._at[key].discard(worker)
-        if not self._at[key]:
-            del self._at[key]
+    def end(self, worker: Worker, keys: Sequence[str]) -> None:
+        """See `Attempts`."""
+        for key in keys:
+            self._at[key].discard(worker)
+            if not self._at[key]:
+                del self._at[key]
 
     def deaths(self, keys: Iterable[str], asking: Worker | None = None) -> dict[str, int]:
         """Return how many workers, not counting the one that is `asking`, have died at each key.

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -288,7 +288,7 @@ def _task(make: Callable[[], Transform], roll: Any, table: pa.Table) -> Iterator
 
 
 class _Told:
-    """`Attempts` of a worker: tells the actor that calls the roll. To begin and to end wait for no answer."""
+    """`Attempts` of a worker: tells the actor that calls the roll, and waits only where it asks."""
 
     def __init__(self, roll: Any) -> None:
         import ray
@@ -296,17 +296,17 @@ class _Told:
         context = ray.get_runtime_context()
         self._roll, self._worker = roll, Worker(context.get_node_id(), os.getpid(), started(os.getpid()))
 
-    def deaths(self, keys: Iterable[str]) -> dict[str, int]:
+    def begin(self, keys: Sequence[str]) -> dict[str, int]:
         import ray
 
-        found: dict[str, int] = ray.get(self._roll.deaths.remote(list(keys), self._worker))
-        return found
+        suspects: dict[str, int] = ray.get(self._roll.begin.remote(self._worker, keys)) if keys else {}
+        return suspects
 
-    def begin(self, key: str) -> None:
-        self._roll.begin.remote(self._worker, key)
+    def retry(self, key: str) -> None:
+        self._roll.retry.remote(self._worker, key)
 
-    def end(self, key: str) -> None:
-        self._roll.end.remote(self._worker, key)
+    def end(self, keys: Sequence[str]) -> None:
+        self._roll.end.remote(self._worker, keys)
 
 
 class _Roll(Roll):

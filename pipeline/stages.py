@@ -152,16 +152,19 @@ def cut_tables(
 
 
 def _spared(tables: Iterable[pa.Table]) -> Iterator[Recording]:
-    """Yield the recordings that may be tried, and tell when each begins and ends."""
+    """Yield the recordings that may be tried, and tell when they begin and end."""
     told = attempts()
     for table in tables:
         recordings = list(rows.read_recordings(table))
-        deaths = told.deaths([recording.id for recording in recordings])
+        suspects = told.begin([recording.id for recording in recordings])
         for recording in recordings:
-            if deaths.get(recording.id, 0) < DEATHS:
-                told.begin(recording.id)
+            if recording.id not in suspects:
                 yield recording
-                told.end(recording.id)
+            elif suspects[recording.id] < DEATHS:
+                told.retry(recording.id)
+                yield recording
+                told.end([recording.id])
+        told.end([recording.id for recording in recordings if recording.id not in suspects])
 
 
 def _mark_tables(options: ScoreOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -200,12 +203,12 @@ class Transcribe:
         for table in tables:
             closing: list[Outcome] = []
             items = list(rows.read_passages(table))
-            deaths = attempts().deaths([_key(item) for item in items if isinstance(item, Passage)])
+            suspects = attempts().begin([_key(item) for item in items if isinstance(item, Passage)])
             for item in items:
                 if isinstance(item, Outcome):
                     closing.append(item)
                     continue
-                died = deaths.get(_key(item), 0)
+                died = suspects.get(_key(item), 0)
                 if died >= DEATHS:
                     continue
                 while pending >= self._ahead:
@@ -240,6 +243,7 @@ class Transcribe:
                 raise answer
             if answer is not None:
                 ready.append(answer)
+        attempts().end([key_of(one.recording_id, one.passage) for one in ready])
         return ready
 
     def _run(self) -> None:
@@ -250,7 +254,6 @@ class Transcribe:
                 if transcript is None:
                     continue
                 key = key_of(transcript.recording_id, transcript.passage)
-                attempts().end(key)
                 self._waiting[key].popleft().put(transcript)
                 if not self._waiting[key]:
                     del self._waiting[key]
@@ -266,7 +269,9 @@ class Transcribe:
         while not self._closing:
             if not self._suspects.empty():
                 if not self._waiting:
-                    yield self._begin(*self._suspects.get())
+                    passage, answers = self._suspects.get()
+                    attempts().retry(_key(passage))
+                    yield self._take(passage, answers)
                 while self._waiting and not self._closing:
                     yield None
                 continue
@@ -276,10 +281,9 @@ class Transcribe:
                 if self._waiting:
                     yield None
                 continue
-            yield self._begin(passage, answers)
+            yield self._take(passage, answers)
 
-    def _begin(self, passage: Passage, answers: queue.SimpleQueue[Answer]) -> Passage:
-        attempts().begin(_key(passage))
+    def _take(self, passage: Passage, answers: queue.SimpleQueue[Answer]) -> Passage:
         self._waiting[_key(passage)].append(answers)
         return passage
 

@@ -79,29 +79,38 @@ def roll() -> Roll:
 
 def test_what_a_dead_worker_had_begun_counts_and_what_it_had_ended_does_not(dead: Worker) -> None:
     told = roll()
-    told.begin(dead, "ended")
-    told.end(dead, "ended")
-    told.begin(dead, "begun")
+    assert told.begin(dead, ["ended", "begun"]) == {}
+    told.end(dead, ["ended"])
     assert told.deaths(["ended", "begun", "unknown"]) == {"begun": 1}
+
+
+def test_bystander_of_many_deaths_is_suspected_once(dead: Worker) -> None:
+    told = roll()
+    told.begin(dead, ["culprit", "bystander"])
+    for pid in range(5):
+        another = Worker(THERE, pid, "1")
+        told.begin(another, ["culprit", "bystander"])
+        told.retry(another, "culprit")
+    assert told.deaths(["culprit", "bystander"]) == {"culprit": 6, "bystander": 1}
 
 
 def test_worker_that_lives_has_not_died() -> None:
     told = roll()
-    told.begin(Worker(HERE, os.getpid(), started(os.getpid())), "begun")
+    told.begin(Worker(HERE, os.getpid(), started(os.getpid())), ["begun"])
     assert told.deaths(["begun"]) == {}
 
 
 def test_worker_whose_node_was_taken_away_is_no_victim() -> None:
     told = roll()
-    told.begin(Worker("gone", 1, "1"), "begun")
-    told.begin(Worker(THERE, 1, "1"), "begun")
+    told.begin(Worker("gone", 1, "1"), ["begun"])
+    told.begin(Worker(THERE, 1, "1"), ["begun"])
     assert told.deaths(["begun"]) == {"begun": 1}
 
 
 def test_worker_that_asks_has_not_died() -> None:
     told = roll()
     asking = Worker(THERE, 1, "1")
-    told.begin(asking, "begun")
+    told.begin(asking, ["begun"])
     assert told.deaths(["begun"], asking) == {}
 
 
@@ -109,5 +118,5 @@ def test_recording_is_given_up_when_enough_workers_have_died_at_one_of_its_passa
     told = roll()
     for pid in range(DEATHS):
         assert told.killers() == set()
-        told.begin(Worker(THERE, pid, "1"), "abc/7")
+        told.retry(Worker(THERE, pid, "1"), "abc/7")
     assert told.killers() == {"abc"}
