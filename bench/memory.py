@@ -17,21 +17,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
+from processes import Sizes, by_kind
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
 from pipeline.decode import find_ffmpeg
 
-EPISODE = Path(__file__).parents[1] / "examples" / "audio" / "episode.m4a"
 EVERY_S = 0.5
-KINDS = {  # what a process's command line contains -> what it is; the first that fits
-    "jobs transcribe": "driver",
-    "_task": "cut or mark (decoding, speech detection)",
-    "Transcribe": "the model's actor",
-    "ffmpeg": "ffmpeg",
-    "ray::IDLE": "idle workers of Ray",
-    "ray::": "other workers of Ray",
-}
+EPISODE = Path(__file__).parents[1] / "examples" / "audio" / "episode.m4a"
 
 
 def main() -> None:
@@ -63,36 +55,16 @@ def lengthen(folder: Path, minutes: float) -> Path:
     return audio
 
 
-def watch(job: subprocess.Popen[bytes]) -> tuple[Counter[str], Counter[str]]:
+def watch(job: subprocess.Popen[bytes]) -> tuple[Sizes, Sizes]:
     """Sample until the job ends. Return bytes by kind of process: when their sum was highest, and each at its own."""
-    peak: Counter[str] = Counter()
-    highest: Counter[str] = Counter()
+    peak: Sizes = Counter()
+    highest: Sizes = Counter()
     while job.poll() is None:
         sizes = by_kind(job.pid)
         highest |= sizes
         peak = max(peak, sizes, key=lambda sample: sample.total())
         time.sleep(EVERY_S)
     return peak, highest
-
-
-def by_kind(pid: int) -> Counter[str]:
-    """Return bytes of proportional set size by kind of process, of `pid` and all below it."""
-    sizes: Counter[str] = Counter()
-    try:
-        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return sizes
-    for process in tree:
-        try:
-            line = " ".join(process.cmdline()) or process.name()
-            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-        except (psutil.Error, OSError):
-            continue  # ended in the meantime
-        program = line.split()[0].rsplit("/", 1)[-1]
-        kind = next((kind for part, kind in KINDS.items() if part in line), f"Ray's {program}")
-        pss = next((int(row.split()[1]) for row in rollup.splitlines() if row.startswith("Pss:")), 0)
-        sizes[kind] += pss * 1024
-    return sizes
 
 
 if __name__ == "__main__":
