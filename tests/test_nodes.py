@@ -61,10 +61,10 @@ def removing(made: Cluster, ray: RayRunner, words: Path, stage: str, removed: li
     """Return a runner that kills, by SIGKILL, a node where `stage` runs when the first transcripts have come."""
 
     def runner(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
-        for number, table in enumerate(ray(steps, recordings)):
+        for table in ray(steps, recordings):
             busy = nodes_of(words, stage)
             victims = [node for node in made.worker_nodes if node.node_id in busy]
-            if number >= 3 and victims and not removed:
+            if victims and not removed:
                 made.remove_node(victims[0], allow_graceful=False)
                 removed.append(victims[0].node_id)
             yield table
@@ -139,7 +139,7 @@ def test_killed_node_of_a_model_actor_loses_and_doubles_nothing(tmp_path: Path, 
     for role in ("gpu", "gpu"):
         add(made, role, gpus=1)
     machines, words, removed = options(made, actors=actors), tmp_path / "words", list[str]()
-    some = copies(tmp_path / "audio", 6)
+    some = copies(tmp_path / "audio", 12)
     runner = removing(made, RayRunner(machines), words, "transcribe", removed)
     out = job(tmp_path / "out", noting(plan(machines, 1), words, transcribe=0.3), some, runner)
     assert removed
