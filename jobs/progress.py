@@ -54,6 +54,11 @@ class Progress:
             click.echo(self.line(), err=True)
 
     @property
+    def left(self) -> int:
+        """Recordings that are not complete."""
+        return self.total - self.done
+
+    @property
     def hours(self) -> float:
         """Audio accounted for, in hours."""
         return self._samples / SAMPLE_RATE / 3600

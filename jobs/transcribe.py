@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from jobs.options import collect, row_values, settings
 from jobs.progress import Progress
-from pipeline import engines
+from pipeline import engines, metrics
 from pipeline.decode import DecodeOptions
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageOptions
@@ -71,7 +71,8 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     listing = resolve(source)
     _tell_listing(listing)
     recordings = [replace(r, language=r.language or job.language) for r in listing.recordings]
-    with _runner(job, machines) as (runner, gpus):
+    with _machines(job, machines) as where:
+        gpus = where.gpus
         whisper = _resolve(collect(WhisperOptions, values), machines, gpus)
         engines.check_languages(whisper, {r.language for r in recordings if r.language})
         config = _config(whisper, job, values)
@@ -81,7 +82,7 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
         ):
             todo = ledger.todo(recordings)
             _tell_resume(len(recordings) - len(todo), len(todo), out)
-            counts = _run(_plan(whisper, machines, gpus, values), ledger, todo, runner)
+            counts = _run(_plan(whisper, machines, gpus, values), ledger, todo, where)
     counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": out}
     click.echo(json.dumps(counts))
     if counts["failed"] > job.max_failed * max(1, len(todo)):
@@ -99,15 +100,26 @@ def _interruptible(out: str, recordings: int) -> Iterator[None]:
         raise
 
 
+@dataclass(frozen=True)
+class _Machines:
+    """Where the plan runs."""
+
+    runner: Runner
+    gpus: int
+    export: Callable[[Iterable[metrics.Sample]], None]
+    work: Callable[[], Mapping[str, Iterable[metrics.Reading]]]  # by stage, of each worker
+
+
 @contextmanager
-def _runner(job: JobOptions, machines: RayOptions) -> Iterator[tuple[Runner, int]]:
-    """Give the runner and how many GPUs it has. Ray starts with its first call: a finished job ends at once."""
+def _machines(job: JobOptions, options: RayOptions) -> Iterator[_Machines]:
+    """Give what runs the plan. Ray starts with its runner's first call: a finished job ends at once."""
     if job.runner == "local":
-        yield local, _gpus_here()
+        metrics.restart()
+        yield _Machines(local, _gpus_here(), lambda _: None, lambda: {k: [v] for k, v in metrics.readings().items()})
         return
-    ray = RayRunner(machines)
+    ray = RayRunner(options)
     try:
-        yield ray, ray.gpus() if machines.address else _gpus_here()
+        yield _Machines(ray, ray.gpus() if options.address else _gpus_here(), ray.export, ray.work)
     finally:
         ray.close()
 
@@ -149,13 +161,18 @@ def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict
     )
 
 
-def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], runner: Runner) -> dict[str, Any]:
+def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], where: _Machines) -> dict[str, Any]:
     """Run the plan over `todo`, say how far it is, and return the counts."""
     statuses: Counter[str] = Counter({"ok": 0, "partial": 0, "failed": 0})
     samples_heard = segments = flagged = 0
-    with Progress(todo) as progress, closing(complete(plan, ledger, todo, runner)) as receipts:
+    with (
+        _work_noted(ledger, where),
+        Progress(todo) as progress,
+        closing(complete(plan, ledger, todo, where.runner)) as receipts,
+    ):
         for finished, samples in receipts:
             progress.update(finished, samples)
+            where.export(metrics.samples(finished, progress.left))
             statuses.update(item.outcome.status for item in finished)
             samples_heard += sum(item.outcome.duration for item in finished)  # once, though passages may come twice
             segments += sum(len(item.segments) for item in finished)
@@ -167,6 +184,15 @@ def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], runner: Runner) 
     if todo:
         _tell_counts(counts)
     return counts
+
+
+@contextmanager
+def _work_noted(ledger: Ledger, where: _Machines) -> Iterator[None]:
+    """Put into the run's file what the workers did, when they have ended or the job is interrupted."""
+    try:
+        yield
+    finally:
+        ledger.note(work=metrics.summary(where.work()))
 
 
 def _tell_listing(listing: Listing) -> None:

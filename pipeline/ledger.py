@@ -136,6 +136,10 @@ class Ledger:
             self._write_run("running")
         return list(self._todo.values())
 
+    def note(self, **values: Any) -> None:
+        """Keep `values` for the file of the run."""
+        self._run |= values
+
     def receive(self, items: Iterable[Transcript | Outcome]) -> list[Finished]:
         """Take material in any order; return the recordings that it completes, and commit when it is time.
 

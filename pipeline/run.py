@@ -6,21 +6,24 @@ What a round has lost (a killed worker, a lost block) is run again in the next o
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline import rows
+from pipeline import metrics, rows
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
 from pipeline.stages import Plan, Stage, Transform, in_process
@@ -46,6 +49,9 @@ class RayOptions:
     )
     decode_on: str = setting(
         "", "Decode only on machines of the cluster with this Ray label, NAME=VALUE, such as role=cpu.", rows=False
+    )
+    metrics_port: int = setting(
+        0, "Port that serves this machine's metrics to Prometheus, when Ray is started here; 0 takes any.", rows=False
     )
     object_store_gb: float = setting(1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False)
 
@@ -107,6 +113,7 @@ class RayRunner:
         self._options = options
         self._joined = False
         self._seen: set[str] = set()
+        self._id = secrets.token_hex(8)  # of what the workers report
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
@@ -119,7 +126,7 @@ class RayRunner:
         blocks = [rows.recordings_table(block) for block in pack(recordings, limit)]
         dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
         for stage in plan:
-            dataset = _map(dataset, stage)
+            dataset = _map(dataset, stage, self._id)
         try:
             yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
         except ray.exceptions.RayError as error:
@@ -132,12 +139,31 @@ class RayRunner:
 
         return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
+    def export(self, samples: Iterable[metrics.Sample]) -> None:
+        """Add to the metrics of this process, which Ray serves to Prometheus where the extra `cluster` is installed."""
+        if self._joined:
+            _record(samples)
+
+    def work(self) -> dict[str, list[metrics.Reading]]:
+        """Return what each worker has done so far, by stage: those that have died, too."""
+        found: defaultdict[str, list[metrics.Reading]] = defaultdict(list)
+        if self._joined:
+            from ray.experimental import internal_kv
+
+            for key in internal_kv._internal_kv_list(f"{self._id}/", namespace=KV):
+                value = internal_kv._internal_kv_get(key, namespace=KV)
+                found[key.decode().split("/")[1]].append(metrics.Reading(**json.loads(value)))
+        return dict(found)
+
     def close(self) -> None:
         """Leave the cluster; a Ray that was started here ends."""
         if self._joined:
             import ray
+            from ray.experimental import internal_kv
 
+            internal_kv._internal_kv_del(f"{self._id}/", del_by_prefix=True, namespace=KV)
             ray.shutdown()
+            self._joined = False
 
     def _join(self) -> None:
         """Join or start Ray, quietly: what it says of itself goes to its own log files."""
@@ -149,6 +175,7 @@ class RayRunner:
             "num_cpus": max(4, os.cpu_count() or 1),  # tokens, not cores: reading, cutting and marking keep moving
             "include_dashboard": False,
             "object_store_memory": int(self._options.object_store_gb * 1e9),
+            "_metrics_export_port": self._options.metrics_port or None,
         }
         address = self._options.address
         _reach(address)
@@ -241,19 +268,25 @@ class _Actor:
     """
 
     stage: ClassVar[Stage]
+    run: ClassVar[str]
 
     def __init__(self) -> None:
         self._transform = self.stage.make()
+        _reporter(self.run).keep_reporting()
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         yield from self._transform([table])
+        _reporter(self.run).report(at_once=True)
 
 
-def _task(make: Callable[[], Transform], table: pa.Table) -> Iterator[pa.Table]:
-    yield from make()([table])
+def _task(make: Callable[[], Transform], run: str, table: pa.Table) -> Iterator[pa.Table]:
+    for made in make()([table]):
+        _reporter(run).report()
+        yield made
+    _reporter(run).report(at_once=True)
 
 
-def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
+def _map(dataset: ray.data.Dataset, stage: Stage, run: str) -> ray.data.Dataset:
     import ray.data
 
     shape: dict[str, Any] = {
@@ -265,7 +298,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
     if stage.labels:
         shape["label_selector"] = dict(stage.labels)
     if stage.actors is None:
-        return dataset.map_batches(partial(_task, stage.make), **shape)
+        return dataset.map_batches(partial(_task, stage.make, run), **shape)
     low, high = stage.actors
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
@@ -273,13 +306,47 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
         max_concurrent_calls_per_actor=CALLS,
         enable_true_multi_threading=True,
     )
-    return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage}), compute=pool, **shape)
+    return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage, "run": run}), compute=pool, **shape)
 
 
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
 GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
 GPU_BATCH = 8  # passages
+
+
+KV = "bulkscribe"  # where workers' reports stand in the cluster's key-value store, as RUN/STAGE/WORKER
+
+
+@cache
+def _reporter(run: str) -> metrics.Reporter:
+    """Make this worker's reporter. What it puts outlives it, and costs no process, as an actor to report to would."""
+    import ray
+    from ray.experimental import internal_kv
+
+    worker = ray.get_runtime_context().get_worker_id()
+
+    def put(stage: str, reading: metrics.Reading) -> None:
+        internal_kv._internal_kv_put(f"{run}/{stage}/{worker}", json.dumps(asdict(reading)), namespace=KV)
+
+    return metrics.Reporter(put, _record)
+
+
+@cache
+def _instruments() -> dict[metrics.Metric, Any]:
+    """Make Ray's counters and gauges, once a process."""
+    from ray.util.metrics import Counter, Gauge
+
+    return {one: (Counter if one.counter else Gauge)(one.name, one.doc, one.tags) for one in metrics.METRICS}
+
+
+def _record(samples: Iterable[metrics.Sample]) -> None:
+    for sample in samples:
+        instrument, tags = _instruments()[sample.metric], dict(zip(sample.metric.tags, sample.tags, strict=True))
+        if not sample.metric.counter:
+            instrument.set(sample.value, tags)
+        elif sample.value > 0:  # Ray takes no other
+            instrument.inc(sample.value, tags)
 
 
 def _cause(error: BaseException) -> BaseException:

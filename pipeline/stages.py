@@ -8,6 +8,7 @@ Knows no Ray and no files of the output.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import defaultdict, deque
@@ -19,7 +20,7 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from pipeline import rows, score, storage
+from pipeline import metrics, rows, score, storage
 from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
 from pipeline.errors import DataError
@@ -128,7 +129,7 @@ PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short record
 def _cut_tables(options: CutOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     pack: list[Passage | Outcome] = []
     for recording in (recording for table in tables for recording in rows.read_recordings(table)):
-        for item in cut(recording, options):
+        for item in metrics.timed("cut", cut(recording, options)):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
                 yield rows.passages_table(pack)
@@ -156,7 +157,10 @@ class Transcribe:
 
     def __init__(self, options: WhisperOptions, ahead: int = 64) -> None:
         """Load the engine. A caller hands over at most `ahead` passages before it waits for an answer."""
+        # Threads that wait for each other by spinning took cores from other processes: all were 3 to 6 times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when the engine loads torch
         self._engine = load_engine(options)
+        self._meter = metrics.meter("transcribe")
         self._ahead = ahead
         self._inbox: Inbox = queue.SimpleQueue()
         self._waiting: dict[tuple[str, int], deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
@@ -176,6 +180,7 @@ class Transcribe:
             while pending and (pending >= self._ahead or not answers.empty()):
                 yield self._answer(answers)
                 pending -= 1
+            self._meter.take()
             self._inbox.put((item, answers))
             pending += 1
         for _ in range(pending):
@@ -205,6 +210,7 @@ class Transcribe:
                 if transcript is None:
                     continue
                 key = (transcript.recording_id, transcript.passage)
+                self._meter.give()
                 self._waiting[key].popleft().put(transcript)
                 if not self._waiting[key]:
                     del self._waiting[key]

@@ -23,6 +23,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.speech"},
         {"pipeline.passages"},
         {"pipeline.score"},
+        {"pipeline.metrics"},
         {"pipeline.subtitles"},
         {"pipeline.whisper"},
     ],
