@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 import click
@@ -19,10 +19,9 @@ LOG_EVERY_S = 30.0  # without a terminal
 class Progress:
     """Counts what the ledger has received and says so."""
 
-    def __init__(self, todo: Iterable[Recording]) -> None:
+    def __init__(self, todo: Sequence[Recording]) -> None:
         """`todo` are the recordings of this run."""
-        sizes = [recording.size or 0 for recording in todo]
-        self.total, self._bytes_total = len(sizes), sum(sizes)
+        self.total, self._bytes_total = len(todo), sum(recording.size or 0 for recording in todo)
         self.done = self.failed = self._bytes_done = self._samples = 0
         self._begun = self._logged = time.monotonic()
         self._console = Console(stderr=True)

@@ -17,7 +17,7 @@ from pipeline import storage
 
 STAGING = "_staging"  # readers of datasets pass over names with an underscore
 _JOURNAL = "commit.json"
-_OURS = re.compile(r"\.?(staged-[0-9a-f]+-\d+|commit\.json)(\.tmp)?")  # other files in the folder are left alone
+_OURS = re.compile(r"\.?(staged-[0-9a-f]+-\d+|commit\.json)(\.tmp)?|\.lease\.json\.tmp")  # others are left alone
 
 
 def commit(out: str, files: Iterable[tuple[str, bytes]]) -> None:
@@ -47,5 +47,10 @@ def recover(out: str) -> None:
                 storage.move(storage.join(out, STAGING, name), storage.join(out, *path.split("/")))
                 present.remove(name)
     for name in sorted(present, key=lambda name: (name == _JOURNAL, name)):
-        if _OURS.fullmatch(name):
+        if is_ours(name):
             storage.delete(storage.join(out, STAGING, name))
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a file of `_staging` was put there by a commit."""
+    return _OURS.fullmatch(name) is not None

@@ -7,24 +7,30 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.types import SAMPLE_RATE, Attempt, Engine, Passage, Segment, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 FAKE = "fake"
+WINDOW = 30 * SAMPLE_RATE  # what a Whisper model takes at once; less than a window costs as much as a whole one
 
 
 @dataclass(frozen=True)
 class FakeEngine:
-    """Answers each speech span with a sentence about it, without listening. The same passage gets the same answer."""
+    """Answers each speech span with a sentence about it, without listening. The same passage gets the same answer.
 
-    seconds_per_window: float = 0.0  # time that 30 s of audio take
+    It takes the time of an engine that decodes its windows in a batch: so long for each window of 30 s, begun or whole.
+    """
+
+    window_s: float = 0.0  # seconds that a window takes; a GPU that decodes 100 windows a second takes 0.01
 
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """See `pipeline.types.Engine`."""
         for passage in passages:
             if passage is None:
                 continue
-            time.sleep(self.seconds_per_window * len(passage.pcm) / (30 * SAMPLE_RATE))
+            if self.window_s:
+                time.sleep(self.window_s * -(-len(passage.pcm) // WINDOW))
             language = passage.language or "en"
             segments = tuple(
                 Segment(
@@ -46,17 +52,33 @@ class FakeEngine:
 
 
 def load_engine(options: WhisperOptions) -> Engine:
-    """Load the engine that `options.model` names: `fake`, or a Whisper model. UserError when it cannot be had."""
-    if options.model == FAKE:
-        return FakeEngine()
+    """Load the engine that `options.model` names. UserError when it cannot be had.
+
+    `fake` is FakeEngine, `fake:0.01` one that takes 10 ms a window; all else is a Whisper model.
+    """
+    if is_fake(options.model):
+        return FakeEngine(_window_s(options.model))
     from pipeline.whisper.engine import WhisperEngine  # loads torch
 
     return WhisperEngine(options)
 
 
+def is_fake(model: str) -> bool:
+    """Say whether a model's name asks for FakeEngine."""
+    return model == FAKE or model.startswith(FAKE + ":")
+
+
+def _window_s(model: str) -> float:
+    text = model.partition(":")[2] or "0"
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{model} is no model: {text} is not a time", "for example fake:0.01") from None
+
+
 def describe(options: WhisperOptions) -> dict[str, Any]:
     """Return what tells this model from others (its weights' SHA-256), without loading it. UserError when absent."""
-    if options.model == FAKE:
+    if is_fake(options.model):
         return {"weights_sha256": ""}
     from pipeline.whisper.locate import locate
 
@@ -65,7 +87,7 @@ def describe(options: WhisperOptions) -> dict[str, Any]:
 
 def check_languages(options: WhisperOptions, codes: set[str]) -> None:
     """UserError when the model does not know one of the forced languages."""
-    if options.model == FAKE or not codes:
+    if is_fake(options.model) or not codes:
         return
     from pipeline.whisper.locate import locate
     from pipeline.whisper.tokens import Tokens

@@ -20,11 +20,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import commits, parts, rows, run_files, score, storage
 from pipeline.errors import UserError
+from pipeline.lease import Lease
+from pipeline.recordings import Index, Recordings
 from pipeline.run_files import config_hash
 from pipeline.types import SAMPLE_RATE, Failure, Finished, Outcome, Recording, Transcript, setting
 
@@ -47,19 +51,24 @@ class Ledger:
     """The tables of one output folder, open for one run. Use it as a context manager; `open` makes it."""
 
     def __init__(
-        self, out: str, run: dict[str, Any], done: pa.Table, names: Sequence[str], options: LedgerOptions
+        self,
+        out: str,
+        run: dict[str, Any],
+        done: pa.Table,
+        names: Sequence[str],
+        options: LedgerOptions,
+        lease: Lease,
     ) -> None:
         """Take what `open` has found: `done` has a row a recording, with the index of its part in `names`."""
-        self._out, self._run, self._done, self._names, self._options = out, run, done, names, options
+        self._out, self._run, self._names, self._options, self._lease = out, run, names, options, lease
+        self._done: pa.Table | None = done  # until it is known what is to do
+        self._rows = len(done)
         self._retry_failed: bool = run["retry_failed"]
-        self._todo: dict[str, Recording] = {}
+        self._set_todo(Recordings.of([]), np.empty(0, np.int32), np.empty(0))
         self._half: dict[str, _Half] = defaultdict(_Half)
-        self._old: dict[str, _Old] = {}  # of those to do
         self._counts: Counter[str] = Counter(ok=0, partial=0, failed=0, segments=0, flagged_segments=0)
         self._failures: Counter[str] = Counter()
         self._audio = self._speech = 0  # samples
-        self._asked = 0  # recordings to do
-        self._added = 0  # rows
         self._batches = 0
         self._batch = self._new_batch()
         self._begun = self._flushed = time.monotonic()
@@ -74,21 +83,29 @@ class Ledger:
         *,
         model: str,
         retry_failed: bool = False,
+        take_over: bool = False,
         run: Mapping[str, Any] | None = None,
         options: LedgerOptions = LedgerOptions(),
     ) -> Ledger:
         """Finish or undo what a dead run has left in `out`, and read what is done there. Writes nothing else yet.
 
         `config` is everything that changes rows, `run` whatever else is to stand in the run's file. Raises UserError
-        when `out` holds rows of another configuration, or files that are not bulkscribe's where its tables belong.
+        when another driver writes to `out` (unless it is to be taken over), when `out` holds rows of another
+        configuration, or files that are not bulkscribe's where its tables belong.
         """
-        commits.recover(out)
-        names = parts.names(out)
-        done, hashes = parts.scan(out, names)
-        for other in sorted(hashes - {config_hash(config)}):
-            raise _other_config(out, other, config)
+        run_id = run_files.new_run_id()
+        lease = Lease.take(out, run_id, over=take_over)
+        try:
+            commits.recover(out)
+            names = parts.names(out)
+            done, hashes = parts.scan(out, names)
+            for other in sorted(hashes - {config_hash(config)}):
+                raise _other_config(out, other, config)
+        except BaseException:
+            lease.release()
+            raise
         record = {
-            "run_id": run_files.new_run_id(),
+            "run_id": run_id,
             "status": "opened",
             "started_at": run_files.now(),
             "model": model,
@@ -98,43 +115,42 @@ class Ledger:
             "run": dict(run or {}),
             "versions": run_files.versions(),
         }
-        return cls(out, record, done, names, options)
+        return cls(out, record, done, names, options, lease)
 
     @property
     def done(self) -> int:
         """How many recordings have a row in the output."""
-        return len(self._done) + self._added
+        return self._rows
 
     @property
     def run_id(self) -> str:
         """Id of this run: its file is OUT/runs/RUN_ID.json."""
         return str(self._run["run_id"])
 
-    def todo(self, recordings: Iterable[Recording]) -> list[Recording]:
-        """Return those that are not done, each once, in order. Where there are any, the run's file is written.
+    def todo(self, recordings: Iterable[Recording]) -> Recordings:
+        """Return those that are not done, each once, in order. Ask once; where there are any, the run gets its file.
 
         Done is what has a row with the same version; with `retry_failed`, not if it failed, or failed in part for a
-        reason that may pass.
+        reason that may pass. All is done on columns: a list of ten million must not become as many objects.
         """
-        unique: dict[str, Recording] = {}
-        for recording in recordings:
-            unique.setdefault(recording.id, recording)
-        where = pc.index_in(pa.array(list(unique), pa.string()), value_set=self._done["recording_id"].combine_chunks())
-        found = self._done.drop_columns("recording_id").take(where)
-        self._todo, self._old = {}, {}
-        columns = zip(*(column.to_pylist() for column in found.columns), strict=True)
-        for recording, (version, status, retryable, duration_s, part) in zip(unique.values(), columns, strict=True):
-            same = version == recording.version
-            again = self._retry_failed and (status == "failed" or bool(retryable))
-            if same and not again:
-                continue
-            self._todo[recording.id] = recording
-            if part is not None:
-                self._old[recording.id] = _Old(self._names[part], duration_s if same else 0.0)
-        self._asked = len(self._todo)
-        if self._todo:
+        assert self._done is not None, "asked before"
+        unique = Recordings.of(recordings).unique()
+        where = pc.index_in(unique.table["id"], value_set=self._done["recording_id"].combine_chunks())
+        old = self._done.drop_columns("recording_id").take(where)
+        self._done = None
+        # What cannot be looked at now (an expired signature, a store in trouble) has no version: its row stands.
+        now = unique.table["version"]
+        unseen = pc.and_(pc.equal(now, ""), pc.is_valid(old["version"]))
+        same = pc.fill_null(pc.or_kleene(pc.equal(old["version"], now), unseen), False).to_numpy()
+        left = ~same
+        if self._retry_failed:
+            failed = pc.or_kleene(pc.equal(old["status"], "failed"), old["retryable"])
+            left |= pc.fill_null(failed, False).to_numpy()
+        heard_s = np.where(same, pc.fill_null(old["duration_s"], 0.0).to_numpy(), 0.0)
+        self._set_todo(unique.where(left), pc.fill_null(old["part"], -1).to_numpy()[left], heard_s[left])
+        if self._left:
             self._write_run("running")
-        return list(self._todo.values())
+        return self._todo
 
     def note(self, **values: Any) -> None:
         """Keep `values` for the file of the run."""
@@ -148,7 +164,7 @@ class Ledger:
         finished = []
         for item in items:
             id_ = item.recording.id if isinstance(item, Outcome) else item.recording_id
-            if id_ not in self._todo:
+            if id_ not in self._half and not self._is_open(id_):
                 continue
             half = self._half[id_]
             half.take(item)
@@ -159,12 +175,12 @@ class Ledger:
         self._flush_if_due()
         return finished
 
-    def missing(self) -> list[Recording]:
+    def missing(self) -> Recordings:
         """Return those of `todo` that are not complete: a next round runs them again, whole.
 
         What is half received stays: a later answer for the same passage takes the place of an earlier one.
         """
-        return list(self._todo.values())
+        return self._todo.where(self._open)
 
     def quarantine(self, recording: Recording, failure: Failure) -> Finished:
         """Write a recording of `todo` off: its row says `failure`. What is half received of it is dropped."""
@@ -177,8 +193,9 @@ class Ledger:
         """Commit what is complete. Interrupted, it may be done again: the same rows go to the same places."""
         if self._batch.finished:
             begun = time.monotonic()
+            self._lease.confirm()
             commits.commit(self._out, self._files(self._batch))
-            self._added += sum(item.outcome.recording.id not in self._old for item in self._batch.finished)
+            self._rows += sum(self._old(item.outcome.recording.id) is None for item in self._batch.finished)
             self._batch = self._new_batch()
             self._flushed = time.monotonic()
             self._flush_took = self._flushed - begun
@@ -190,7 +207,8 @@ class Ledger:
             return
         self.flush()
         if self._run["status"] == "running":
-            self._write_run("interrupted" if self._todo else "finished")
+            self._write_run("interrupted" if self._left else "finished")
+        self._lease.release()
         self._closed = True
 
     def __enter__(self) -> Ledger:
@@ -202,10 +220,30 @@ class Ledger:
         """Close, whatever the reason: complete recordings are committed when the job is interrupted or breaks."""
         self.close()
 
+    def _set_todo(self, todo: Recordings, old_part: NDArray[np.int32], old_s: NDArray[np.float64]) -> None:
+        """Take what is to do; of each, the index of the part that it stands in (-1: none), and what was heard then."""
+        self._todo, self._old_part, self._old_s = todo, old_part, old_s
+        self._index = Index(todo.table["id"])
+        self._open = np.ones(len(todo), np.bool_)  # not complete
+        self._left = self._asked = len(todo)
+
+    def _is_open(self, id_: str) -> bool:
+        place = self._index.get(id_)
+        return place is not None and bool(self._open[place])
+
+    def _old(self, id_: str) -> _Old | None:
+        """Return where a recording that is to do stands already, if it does."""
+        place = self._index.get(id_)
+        if place is None or self._old_part[place] < 0:
+            return None
+        return _Old(self._names[self._old_part[place]], float(self._old_s[place]))
+
     def _complete(self, finished: Finished) -> None:
         """Put a recording in the batch, then strike it off: interrupted in between it is written all the same."""
         id_ = finished.outcome.recording.id
-        old = self._old.get(id_)
+        place = self._index.get(id_)
+        assert place is not None, f"{id_} is not to do"
+        old = self._old(id_)
         heard_s = finished.outcome.duration / SAMPLE_RATE
         if not (old and finished.outcome.failure and heard_s < old.duration_s):  # a failed retry takes no text away
             self._batch.finished.append(finished)
@@ -213,7 +251,8 @@ class Ledger:
             self._batch.words += sum(len(segment.words) for _, segment in finished.segments)
         self._count(finished)
         self._half.pop(id_, None)
-        del self._todo[id_]
+        self._open[place] = False
+        self._left -= 1
 
     def _flush_if_due(self) -> None:
         options, batch, now = self._options, self._batch, time.monotonic()
@@ -234,7 +273,7 @@ class Ledger:
         """Yield the part files of a commit: one new part, and each old part that holds a recording done again."""
         by_part: dict[str, list[Finished]] = defaultdict(list)
         for item in batch.finished:
-            old = self._old.get(item.outcome.recording.id)
+            old = self._old(item.outcome.recording.id)
             by_part[old.part if old else batch.part].append(item)
         for part, finished in sorted(by_part.items()):
             ids = [item.outcome.recording.id for item in finished]
@@ -281,6 +320,7 @@ class Ledger:
                 "wall_s": round(time.monotonic() - self._begun, 3),
                 "commit_s": round(self._commit_s, 3),
             }
+        self._lease.confirm()
         run_files.write(self._out, self.run_id, self._run)
 
 

@@ -6,7 +6,7 @@ Between stages times stay integer samples; the written tables have seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ _RECORDING = [
     ("language", pa.string()),
     ("initial_prompt", pa.string()),
     ("metadata", pa.string()),
+    ("address", pa.string()),
 ]
 _MEDIA = [
     ("container", pa.string()),
@@ -110,7 +111,9 @@ TRANSCRIPT_HOP = pa.schema(
 
 def recordings_table(recordings: Iterable[Recording]) -> pa.Table:
     """Recordings -> table of `RECORDING_HOP`."""
-    return pa.Table.from_pylist([asdict(recording) for recording in recordings], schema=RECORDING_HOP)
+    objects = list(recordings)
+    columns = [pa.array([getattr(one, name) for one in objects], kind) for name, kind in _RECORDING]
+    return pa.Table.from_arrays(columns, schema=RECORDING_HOP)
 
 
 def read_recordings(table: pa.Table) -> Iterator[Recording]:
@@ -207,7 +210,8 @@ def segment_rows(finished: Iterable[Finished]) -> pa.Table:
     rows = []
     for item in finished:
         for index, (passage, segment) in enumerate(item.segments):
-            row = asdict(segment)
+            row = _row(segment)
+            row["attempts"] = [_row(attempt) for attempt in segment.attempts]
             del row["words"]
             row |= {"recording_id": item.outcome.recording.id, "index": index, "passage": passage}
             row |= {"start": segment.start / SAMPLE_RATE, "end": segment.end / SAMPLE_RATE}
@@ -234,15 +238,26 @@ def word_rows(finished: Iterable[Finished]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=WORDS)
 
 
+_NAMES = {
+    kind: tuple(field.name for field in fields(kind))
+    for kind in (Attempt, Failure, Media, Outcome, Recording, Segment, Span, Transcript, Word)
+}
+
+
+def _row(item: Any) -> dict[str, Any]:
+    """Return a dataclass of ours as a dict, not what is nested in it: `asdict` copies deeply, and takes far longer."""
+    return {name: getattr(item, name) for name in _NAMES[type(item)]}
+
+
 def _passage_row(item: Passage | Outcome) -> dict[str, Any]:
     if isinstance(item, Outcome):
-        return {"recording_id": item.recording.id, "outcome": asdict(item)}
+        return _closing_row(item)
     return {
         "recording_id": item.recording_id,
         "index": item.index,
         "start": item.start,
         "pcm": item.pcm.tobytes(),
-        "spans": [asdict(span) for span in item.spans],
+        "spans": [_row(span) for span in item.spans],
         "language": item.language,
         "initial_prompt": item.initial_prompt,
     }
@@ -250,8 +265,29 @@ def _passage_row(item: Passage | Outcome) -> dict[str, Any]:
 
 def _transcript_row(item: Transcript | Outcome) -> dict[str, Any]:
     if isinstance(item, Outcome):
-        return {"recording_id": item.recording.id, "outcome": asdict(item)}
-    return asdict(item)
+        return _closing_row(item)
+    return _row(item) | {
+        "span": _row(item.span),
+        "speech": [_row(span) for span in item.speech],
+        "segments": [_segment_row(segment) for segment in item.segments],
+    }
+
+
+def _segment_row(segment: Segment) -> dict[str, Any]:
+    return _row(segment) | {
+        "attempts": [_row(attempt) for attempt in segment.attempts],
+        "words": [_row(word) for word in segment.words],
+    }
+
+
+def _closing_row(outcome: Outcome) -> dict[str, Any]:
+    nested = {
+        "recording": _row(outcome.recording),
+        "speechless": [_row(span) for span in outcome.speechless],
+        "media": _row(outcome.media),
+        "failure": _row(outcome.failure) if outcome.failure else None,
+    }
+    return {"recording_id": outcome.recording.id, "outcome": _row(outcome) | nested}
 
 
 def _spans(rows: list[dict[str, int]]) -> tuple[Span, ...]:

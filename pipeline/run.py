@@ -19,20 +19,31 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import metrics, rows
+from pipeline.attempts import DEATHS, Roll, Worker, tell
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
+from pipeline.processes import started
+from pipeline.recordings import Recordings
 from pipeline.stages import Plan, Stage, Transform, in_process
-from pipeline.types import Failure, Finished, Recording, Transcript, setting
+from pipeline.types import Failure, Finished, Outcome, Recording, Transcript, setting
 
 if TYPE_CHECKING:
     import ray.data
 
 ROUNDS = 3
+KILLED = Failure(
+    "worker",
+    "killed",
+    f"{DEATHS} workers died at it, each time anew: out of memory, or a fault of a library",
+    retryable=True,
+)
 LOST = Failure("worker", "lost", f"no answer in {ROUNDS} rounds: its worker died or its block was lost", retryable=True)
 
 Runner = Callable[[Plan, Sequence[Recording]], Generator[pa.Table, None, None]]
@@ -112,7 +123,8 @@ class RayRunner:
         """Start nothing yet."""
         self._options = options
         self._joined = False
-        self._seen: set[str] = set()
+        self._called = False
+        self._told: Any = None
         self._id = secrets.token_hex(8)  # of what the workers report
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
@@ -120,17 +132,35 @@ class RayRunner:
         self._join()
         import ray.data
 
-        again = bool(self._seen)
-        self._seen.update(recording.id for recording in recordings)
+        again, self._called = self._called, True
         limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
-        blocks = [rows.recordings_table(block) for block in pack(recordings, limit)]
-        dataset: ray.data.Dataset = ray.data.from_arrow(blocks)
-        for stage in plan:
-            dataset = _map(dataset, stage, self._id)
-        try:
-            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from None
+        blocks = pack(Recordings.of(recordings), limit)
+        portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
+        roll, killers = self._roll(), set[str]()
+        while some := [block.table for block in islice(blocks, portion)]:
+            dataset: ray.data.Dataset = ray.data.from_blocks(some)
+            del some
+            for stage in plan:
+                dataset = _map(dataset, stage, roll, self._id)
+            try:
+                yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+                killers = ray.get(roll.killers.remote())
+            except ray.exceptions.RayError as error:
+                raise _cause(error) from None
+        if killers:
+            yield rows.transcripts_table(
+                Outcome(recording, passages=0, duration=0, speech=0, failure=KILLED)
+                for recording in recordings
+                if recording.id in killers
+            )
+
+    def _roll(self) -> Any:
+        """Return the actor that knows what each worker is at: one for all rounds of a job."""
+        import ray
+
+        if self._told is None:
+            self._told = ray.remote(_Roll).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        return self._told
 
     def gpus(self) -> int:
         """Return how many GPUs the cluster has."""
@@ -161,6 +191,7 @@ class RayRunner:
             import ray
             from ray.experimental import internal_kv
 
+            self._told = None
             internal_kv._internal_kv_del(f"{self._id}/", del_by_prefix=True, namespace=KV)
             ray.shutdown()
             self._joined = False
@@ -243,22 +274,22 @@ def _same_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, kept)
 
 
-def pack(recordings: Sequence[Recording], limit: int, bytes_limit: int = 64 << 20) -> Iterator[list[Recording]]:
+def pack(recordings: Recordings, limit: int, bytes_limit: int = 64 << 20) -> Iterator[Recordings]:
     """Yield blocks of recordings, the largest first: at most `limit` recordings or about `bytes_limit` bytes each.
 
     Long ones start first so that none of them is still alone at work when all others are done; short ones travel
     together because a block costs some 20 ms a stage, whatever is in it.
     """
-    block: list[Recording] = []
-    size = 0
-    for recording in sorted(recordings, key=lambda recording: -(recording.size or 0)):
-        if block and (len(block) >= limit or size + (recording.size or 0) > bytes_limit):
-            yield block
-            block, size = [], 0
-        block.append(recording)
-        size += recording.size or 0
-    if block:
-        yield block
+    sizes = np.maximum(recordings.sizes(), 0)
+    order = np.argsort(-sizes, kind="stable")
+    ends = np.cumsum(sizes[order])  # bytes up to and with each
+    start = 0
+    while start < len(order):
+        before = ends[start] - sizes[order[start]]
+        end = max(start + 1, int(np.searchsorted(ends, before + bytes_limit, side="right")))
+        end = min(end, start + limit)
+        yield recordings.take(order[start:end])
+        start = end
 
 
 class _Actor:
@@ -268,9 +299,11 @@ class _Actor:
     """
 
     stage: ClassVar[Stage]
+    roll: ClassVar[Any]
     run: ClassVar[str]
 
     def __init__(self) -> None:
+        tell(_Told(self.roll))
         self._transform = self.stage.make()
         _reporter(self.run).keep_reporting()
 
@@ -279,14 +312,52 @@ class _Actor:
         _reporter(self.run).report(at_once=True)
 
 
-def _task(make: Callable[[], Transform], run: str, table: pa.Table) -> Iterator[pa.Table]:
+def _task(make: Callable[[], Transform], roll: Any, run: str, table: pa.Table) -> Iterator[pa.Table]:
+    tell(_Told(roll))
     for made in make()([table]):
         _reporter(run).report()
         yield made
     _reporter(run).report(at_once=True)
 
 
-def _map(dataset: ray.data.Dataset, stage: Stage, run: str) -> ray.data.Dataset:
+class _Told:
+    """`Attempts` of a worker: tells the actor that calls the roll, and waits only where it asks."""
+
+    def __init__(self, roll: Any) -> None:
+        import ray
+
+        context = ray.get_runtime_context()
+        self._roll, self._worker = roll, Worker(context.get_node_id(), os.getpid(), started(os.getpid()))
+
+    def begin(self, keys: Sequence[str]) -> dict[str, int]:
+        import ray
+
+        suspects: dict[str, int] = ray.get(self._roll.begin.remote(self._worker, keys)) if keys else {}
+        return suspects
+
+    def retry(self, key: str) -> None:
+        self._roll.retry.remote(self._worker, key)
+
+    def end(self, keys: Sequence[str]) -> None:
+        self._roll.end.remote(self._worker, keys)
+
+
+class _Roll(Roll):
+    """The actor that calls the roll."""
+
+    def __init__(self) -> None:
+        super().__init__(_nodes)
+
+
+def _nodes() -> tuple[str, set[str]]:
+    """Return this process's node, and all that are alive."""
+    import ray
+
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    return ray.get_runtime_context().get_node_id(), alive
+
+
+def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any, run: str) -> ray.data.Dataset:
     import ray.data
 
     shape: dict[str, Any] = {
@@ -298,7 +369,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, run: str) -> ray.data.Dataset:
     if stage.labels:
         shape["label_selector"] = dict(stage.labels)
     if stage.actors is None:
-        return dataset.map_batches(partial(_task, stage.make, run), **shape)
+        return dataset.map_batches(partial(_task, stage.make, roll, run), **shape)
     low, high = stage.actors
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
@@ -306,10 +377,16 @@ def _map(dataset: ray.data.Dataset, stage: Stage, run: str) -> ray.data.Dataset:
         max_concurrent_calls_per_actor=CALLS,
         enable_true_multi_threading=True,
     )
-    return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage, "run": run}), compute=pool, **shape)
+    return dataset.map_batches(
+        type(stage.name.title(), (_Actor,), {"stage": stage, "roll": roll, "run": run}), compute=pool, **shape
+    )
 
 
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
+# Blocks that Ray is given at once, for each actor and at most: it keeps all of them in its store, and some 20 KB for
+# each in the driver, to the end. The actors start anew for the next portion, so that one should be hours of work: 5,000
+# blocks are 1,000,000 short recordings or 320 GB of audio.
+PORTION, MOST_BLOCKS = 5_000, 50_000
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
 GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
 GPU_BATCH = 8  # passages

@@ -53,15 +53,19 @@ def write(out: str, run_id: str, content: Mapping[str, Any]) -> None:
     commit(out, [(f"{RUNS}/{run_id}.json", text.encode())])
 
 
+def ids(out: str) -> list[str]:
+    """Return the ids of the runs that have left a file, the oldest first."""
+    names = storage.names(storage.join(out, RUNS))
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
 def find_config(out: str, hash_: str) -> dict[str, Any] | None:
     """Return the configuration of this hash, as the latest run that had it spells it out; None when no file does."""
-    folder = storage.join(out, RUNS)
-    for name in reversed(storage.names(folder)):
-        if name.endswith(".json"):
-            content = json.loads(storage.read_bytes(storage.join(folder, name)))
-            if content.get("config_hash") == hash_:
-                config: dict[str, Any] = content["config"]
-                return config
+    for run_id in reversed(ids(out)):
+        content = json.loads(storage.read_bytes(storage.join(out, RUNS, f"{run_id}.json")))
+        if content.get("config_hash") == hash_:
+            config: dict[str, Any] = content["config"]
+            return config
     return None
 
 

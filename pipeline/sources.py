@@ -19,6 +19,7 @@ from itertools import islice
 from pipeline import storage
 from pipeline.errors import OpenError, UserError
 from pipeline.manifests import MANIFESTS, Line, read_manifest
+from pipeline.recordings import Recordings
 from pipeline.storage import Entry
 from pipeline.types import Recording
 
@@ -30,7 +31,7 @@ _MEDIA = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _MAGIC = re.compile(r"[*?[]")
-_TOGETHER = 4096  # lines of a manifest that are looked at together
+_TOGETHER = 4096  # lines of a manifest that are looked at, and recordings that are held as objects
 _LOOKERS = 32  # at a time: a store answers each in tens of milliseconds
 
 
@@ -38,7 +39,7 @@ _LOOKERS = 32  # at a time: a store answers each in tens of milliseconds
 class Listing:
     """The recordings of a job, in the order of the sources, and what was left out."""
 
-    recordings: tuple[Recording, ...]
+    recordings: Recordings
     passed_over: int  # files of folders whose ending is neither audio nor video
     doubles: int  # times that a recording was named again
 
@@ -54,13 +55,14 @@ def resolve(sources: Sequence[str]) -> Listing:
         collection.source(source)
         if collection.named == before:
             raise UserError(
-                f"no audio or video under {source}",
+                f"no audio or video under {storage.redacted(source)}",
                 f"{collection.passed_over} files with other endings were passed over; name them one by one, or by a"
                 " glob like '*.dat', to take them whatever their ending",
             )
-    if not collection.recordings:
+    if not collection.named:
         raise UserError("no source was named", "name files, folders, globs, s3:// prefixes or manifests")
-    return Listing(tuple(collection.recordings.values()), collection.passed_over, collection.doubles)
+    recordings = collection.recordings()
+    return Listing(recordings, collection.passed_over, collection.named - len(recordings))
 
 
 def recording_id(uri: str) -> str:
@@ -72,13 +74,15 @@ class _Collection:
     """What was found so far."""
 
     def __init__(self) -> None:
-        self.recordings: dict[str, Recording] = {}
+        self._found: list[Recordings] = []
+        self._recent: list[Recording] = []
         self.passed_over = 0
-        self.doubles = 0
+        self.named = 0  # recordings, doubles too
 
-    @property
-    def named(self) -> int:
-        return len(self.recordings) + self.doubles
+    def recordings(self) -> Recordings:
+        """Give what was found, each once; of a recording that was named again, the first naming."""
+        self._found.append(Recordings.of(self._recent))
+        return Recordings.joined(self._found).unique()
 
     def source(self, source: str) -> None:
         """Take what one source names."""
@@ -87,11 +91,16 @@ class _Collection:
             return
         except OpenError as error:
             if error.kind not in ("not_found", "not_a_file"):
-                raise UserError(f"cannot read {source}: {error}", "check the name, permissions and settings") from error
+                raise UserError(
+                    f"cannot read {storage.redacted(source)}: {error}", "check the name, permissions and settings"
+                ) from error
             reason = error
+        if not storage.lists(source):
+            hint = "the web has no folders that can be listed: name each file, or a manifest or feed that does"
+            raise UserError(f"cannot read {storage.redacted(source)}: {reason}", hint)
         if storage.is_dir(source):
             self._folder(storage.walk(source if storage.local_path(source) is not None else source.rstrip("/") + "/"))
-        elif _MAGIC.search(source):
+        elif _MAGIC.search(source if storage.local_path(source) is not None else storage.canonical(source)):
             self._glob(source)
         elif storage.local_path(source) is None:
             self._folder(storage.walk(source))
@@ -100,7 +109,7 @@ class _Collection:
 
     def _file(self, entry: Entry) -> None:
         if entry.uri.lower().endswith(MANIFESTS):
-            self._manifest(entry.uri)
+            self._manifest(entry.location)
         else:
             self._add(entry)
 
@@ -136,7 +145,7 @@ class _Collection:
             self._folder([entry])
 
     def _manifest(self, uri: str) -> None:
-        folder = uri.rpartition("/")[0] or "/"
+        folder = storage.parent(uri)
         lines = iter(read_manifest(uri))
         with ThreadPoolExecutor(_LOOKERS) as pool:
             while batch := list(islice(lines, _TOGETHER)):
@@ -145,13 +154,22 @@ class _Collection:
                     self._add(entry, line.language, line.initial_prompt, line.metadata)
 
     def _add(self, entry: Entry, language: str | None = None, prompt: str | None = None, metadata: str = "{}") -> None:
-        identity = recording_id(entry.uri)
-        if identity in self.recordings:
-            self.doubles += 1
-            return
-        self.recordings[identity] = Recording(
-            identity, entry.uri, entry.size, entry.version, language, prompt, metadata
+        self.named += 1
+        self._recent.append(
+            Recording(
+                recording_id(entry.uri),
+                entry.uri,
+                entry.size,
+                entry.version,
+                language,
+                prompt,
+                metadata,
+                entry.address,
+            )
         )
+        if len(self._recent) == _TOGETHER:  # as columns they take a fifth of the memory
+            self._found.append(Recordings.of(self._recent))
+            self._recent = []
 
 
 def _is_media(uri: str) -> bool:
@@ -163,17 +181,19 @@ def _is_media(uri: str) -> bool:
 def _look(manifest: str, folder: str, line: Line) -> Entry:
     """Look at what a line names; what cannot be seen now has no size, and its row will say why."""
     try:
-        uri = storage.canonical(storage.against(folder, line.uri))
+        uri = storage.against(folder, line.uri)
+        canonical = storage.canonical(uri)
     except UnicodeEncodeError as error:
-        raise UserError(f"{manifest}, line {line.number}: the uri is no valid text", "write it in UTF-8") from error
-    return _stat(uri)
+        where = f"{storage.canonical(manifest)}, line {line.number}"
+        raise UserError(f"{where}: the uri is no valid text", "write it in UTF-8") from error
+    return _stat(uri if storage.local_path(uri) is None else canonical)
 
 
 def _stat(uri: str) -> Entry:
     try:
         return storage.stat(uri)
     except OpenError:
-        return Entry(uri, None, "")
+        return Entry(storage.canonical(uri), None, "", storage.address(uri))
 
 
 def _fixed_part(pattern: str) -> tuple[str, list[str]]:
@@ -182,7 +202,8 @@ def _fixed_part(pattern: str) -> tuple[str, list[str]]:
     whole = storage.canonical(pattern) if path is None else os.path.abspath(path)
     magic = _MAGIC.search(whole)
     assert magic is not None
-    return whole[: whole.rindex("/", 0, magic.start()) + 1], _names(whole)
+    base = whole[: whole.rindex("/", 0, magic.start()) + 1]
+    return base if path is not None else storage.lend(base, pattern), _names(whole)
 
 
 def _names(uri: str) -> list[str]:

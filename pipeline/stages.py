@@ -21,12 +21,14 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from pipeline import metrics, rows, score, storage
+from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
 from pipeline.errors import DataError
 from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
+from pipeline.storage import StoreOptions
 from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Transcript
 from pipeline.whisper.options import WhisperOptions
 
@@ -70,7 +72,8 @@ class CutOptions:
 
 def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(partial, _cut_tables, options), cpus=1, labels=labels or {})
+    here = partial(_cut_here, options, storage.configured())
+    return Stage("cut", partial(partial, cut_tables, here), cpus=1, labels=labels or {})
 
 
 def transcribe_stage(
@@ -100,7 +103,7 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
     uri = recording.uri
-    opener = partial(storage.open_audio, uri, recording.version)
+    opener = partial(storage.open_audio, recording.location, recording.version)
     decoder = Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
     cutter = PassageCutter(recording, detect(decoder.blocks(), options.speech), options.passages)
     passages, failure = 0, None
@@ -123,19 +126,46 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
             return outcome
 
 
+def _cut_here(options: CutOptions, stores: StoreOptions, recording: Recording) -> Iterator[Passage | Outcome]:
+    storage.configure(stores)  # of this worker
+    return cut(recording, options)
+
+
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
 
 
-def _cut_tables(options: CutOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def cut_tables(
+    cut_one: Callable[[Recording], Iterator[Passage | Outcome]], tables: Iterable[pa.Table]
+) -> Iterator[pa.Table]:
+    """Cut recording after recording with `cut_one`; yield tables of about PACK_SAMPLES of audio.
+
+    What too many workers have died at is left out: the runner tells of it.
+    """
     pack: list[Passage | Outcome] = []
-    for recording in (recording for table in tables for recording in rows.read_recordings(table)):
-        for item in metrics.timed("cut", cut(recording, options)):
+    for recording in _spared(tables):
+        for item in metrics.timed("cut", cut_one(recording)):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
                 yield rows.passages_table(pack)
                 pack = []
     if pack:
         yield rows.passages_table(pack)
+
+
+def _spared(tables: Iterable[pa.Table]) -> Iterator[Recording]:
+    """Yield the recordings that may be tried, and tell when they begin and end."""
+    told = attempts()
+    for table in tables:
+        recordings = list(rows.read_recordings(table))
+        suspects = told.begin([recording.id for recording in recordings])
+        for recording in recordings:
+            if recording.id not in suspects:
+                yield recording
+            elif suspects[recording.id] < DEATHS:
+                told.retry(recording.id)
+                yield recording
+                told.end([recording.id])
+        told.end([recording.id for recording in recordings if recording.id not in suspects])
 
 
 def _mark_tables(options: ScoreOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -163,36 +193,53 @@ class Transcribe:
         self._meter = metrics.meter("transcribe")
         self._ahead = ahead
         self._inbox: Inbox = queue.SimpleQueue()
-        self._waiting: dict[tuple[str, int], deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
+        self._suspects: Inbox = queue.SimpleQueue()  # at which a worker has died: each has the engine for itself
+        self._waiting: dict[str, deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
         self._broken: BaseException | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     def __call__(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield a table for each answer, and closing rows as they come."""
+        """Yield answers and closing rows as they come: what is there at the same time in one table."""
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         pending = 0
-        for item in (item for table in tables for item in rows.read_passages(table)):
-            if isinstance(item, Outcome):
-                yield rows.transcripts_table([item])
-                continue
-            while pending and (pending >= self._ahead or not answers.empty()):
-                yield self._answer(answers)
-                pending -= 1
-            self._meter.take()
-            self._inbox.put((item, answers))
-            pending += 1
-        for _ in range(pending):
-            yield self._answer(answers)
+        for table in tables:
+            closing: list[Outcome] = []
+            items = list(rows.read_passages(table))
+            suspects = attempts().begin([_key(item) for item in items if isinstance(item, Passage)])
+            for item in items:
+                if isinstance(item, Outcome):
+                    closing.append(item)
+                    continue
+                died = suspects.get(_key(item), 0)
+                if died >= DEATHS:
+                    continue
+                while pending >= self._ahead:
+                    ready = self._answers(answers)
+                    pending -= len(ready)
+                    yield rows.transcripts_table(ready)
+                self._meter.take()
+                (self._suspects if died else self._inbox).put((item, answers))
+                pending += 1
+            if closing or not answers.empty():
+                ready = self._answers(answers) if not answers.empty() else []
+                pending -= len(ready)
+                yield rows.transcripts_table([*ready, *closing])
+        while pending:
+            ready = self._answers(answers)
+            pending -= len(ready)
+            yield rows.transcripts_table(ready)
 
     def close(self) -> None:
         """Stop the engine after its current step: a process must not end while torch works in another thread."""
         self._closing = True
         self._thread.join()
 
-    def _answer(self, answers: queue.SimpleQueue[Answer]) -> pa.Table:
-        while True:
+    def _answers(self, answers: queue.SimpleQueue[Answer]) -> list[Transcript]:
+        """Wait for an answer; return it with all that are there by then."""
+        ready: list[Transcript] = []
+        while not ready or not answers.empty():
             try:
                 answer: Answer | None = answers.get(timeout=POLL_S)
             except queue.Empty:
@@ -200,7 +247,9 @@ class Transcribe:
             if isinstance(answer, BaseException):
                 raise answer
             if answer is not None:
-                return rows.transcripts_table([answer])
+                ready.append(answer)
+        attempts().end([key_of(one.recording_id, one.passage) for one in ready])
+        return ready
 
     def _run(self) -> None:
         try:
@@ -209,8 +258,8 @@ class Transcribe:
                     return
                 if transcript is None:
                     continue
-                key = (transcript.recording_id, transcript.passage)
                 self._meter.give()
+                key = key_of(transcript.recording_id, transcript.passage)
                 self._waiting[key].popleft().put(transcript)
                 if not self._waiting[key]:
                     del self._waiting[key]
@@ -222,13 +271,28 @@ class Transcribe:
                 answers.put(error)
 
     def _feed(self) -> Iterator[Passage | None]:
-        """Yield what comes in; None while there is nothing and the engine has work."""
+        """Yield what comes in; None while there is nothing and the engine has work, or a suspect has it for itself."""
         while not self._closing:
+            if not self._suspects.empty():
+                if not self._waiting:
+                    passage, answers = self._suspects.get()
+                    attempts().retry(_key(passage))
+                    yield self._take(passage, answers)
+                while self._waiting and not self._closing:
+                    yield None
+                continue
             try:
                 passage, answers = self._inbox.get(timeout=0 if self._waiting else POLL_S)
             except queue.Empty:
                 if self._waiting:
                     yield None
                 continue
-            self._waiting[passage.recording_id, passage.index].append(answers)
-            yield passage
+            yield self._take(passage, answers)
+
+    def _take(self, passage: Passage, answers: queue.SimpleQueue[Answer]) -> Passage:
+        self._waiting[_key(passage)].append(answers)
+        return passage
+
+
+def _key(passage: Passage) -> str:
+    return key_of(passage.recording_id, passage.index)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from pipeline.whisper.locate import locate
-from pipeline.whisper.model import Whisper
+from pipeline.whisper.model import Feed, Whisper
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -190,5 +190,6 @@ def outputs(model: Whisper, size: Size) -> tuple[Tensor, Tensor]:
     text = tokens(size)
     features = model.encoder(mel(size))
     positions = torch.arange(text.shape[1])[None]
-    hidden = model.decoder(text, positions, model.new_cache(1), model.decoder.audio(features), text.shape[1])
+    audio = model.decoder.audio(features)
+    (hidden,) = model.decoder([Feed(text, positions, model.new_cache(1), audio, reach=text.shape[1])])
     return features[0], model.decoder.logits(hidden[0])

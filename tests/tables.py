@@ -50,7 +50,7 @@ def assert_whole(out: str) -> None:
     places = {(row["recording_id"], row["index"]) for row in segments}
     assert [row for row in words if (row["recording_id"], row["segment"]) not in places] == []
     assert _doubled((row["recording_id"], row["segment"], row["index"]) for row in words) == []
-    assert storage.names(storage.join(out, "_staging")) == []
+    assert set(storage.names(storage.join(out, "_staging"))) <= {"lease.json"}  # a dead driver leaves its lease
 
 
 def assert_same_tables(out_a: str, out_b: str) -> None:

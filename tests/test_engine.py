@@ -16,7 +16,7 @@ from speech_examples import LANGUAGES, answers, clip, passage, said, with_option
 from pipeline.types import SAMPLE_RATE, Passage, Span
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.options import WhisperOptions
-from pipeline.whisper.slots import Slots
+from pipeline.whisper.steps import Shape, Steps
 
 # What the reference does: no jumps, no fallback here (its samples are other random numbers than ours).
 PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,), dtype="float32")
@@ -125,14 +125,14 @@ def test_out_of_memory_halves_the_slots_and_loses_nothing(
 ) -> None:
     clips = [clip(one, 10) for one in passages.values()]
     roomy = answers(engine, *clips)
-    step, steps = Slots.step, iter(range(10**6))
+    step, steps = Steps.step, iter(range(10**6))
 
-    def out_of_memory_at_times(self: Slots[Any]) -> None:
+    def out_of_memory_at_times(self: Steps, shape: Shape) -> None:
         if next(steps) in (3, 20):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        step(self)
+        step(self, shape)
 
-    monkeypatch.setattr(Slots, "step", out_of_memory_at_times)
+    monkeypatch.setattr(Steps, "step", out_of_memory_at_times)
     short = with_options(engine, PLAIN)
     short.slots = 5
     assert {name: said(one.segments) for name, one in answers(short, *clips).items()} == {

@@ -67,7 +67,7 @@ def test_fake_engine_says_something_of_each_speech_span_and_always_the_same() ->
 def test_fake_engine_takes_the_time_that_it_is_given() -> None:
     (passage,) = passages("es_centralita.opus")
     begun = time.monotonic()
-    answers(FakeEngine(seconds_per_window=1.0), [passage])
+    answers(FakeEngine(window_s=1.0), [passage])
     assert time.monotonic() - begun >= len(passage.pcm) / (30 * SAMPLE_RATE)
 
 

@@ -16,20 +16,25 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom up. What stands in one set may import each other; sets in one row do not see each other.
 ROWS: list[list[set[str]]] = [
-    [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors"}],
+    [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors", "pipeline.processes"}],
     [
-        {"pipeline.storage", "pipeline.s3", "pipeline.uris"},
+        {"pipeline.storage", "pipeline.stores", "pipeline.uris"},
         {"pipeline.decode", "pipeline.ffmpeg_log"},
         {"pipeline.speech"},
         {"pipeline.passages"},
         {"pipeline.score"},
         {"pipeline.metrics"},
         {"pipeline.subtitles"},
+        {"pipeline.attempts"},
         {"pipeline.whisper"},
     ],
-    [{"pipeline.rows"}, {"pipeline.sources", "pipeline.manifests"}, {"pipeline.engines"}],
-    [{"pipeline.stages"}, {"pipeline.ledger", "pipeline.commits", "pipeline.parts", "pipeline.run_files"}],
-    [{"pipeline.run"}],
+    [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
+    [{"pipeline.sources", "pipeline.manifests"}],
+    [
+        {"pipeline.stages"},
+        {"pipeline.ledger", "pipeline.lease", "pipeline.commits", "pipeline.parts", "pipeline.run_files"},
+    ],
+    [{"pipeline.run"}, {"pipeline.check"}],
     [{"jobs"}],
 ]
 PLACES = {name: (level, group) for level, row in enumerate(ROWS) for group in row for name in group}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -456,17 +457,20 @@ def test_an_output_that_cannot_be_written_stops_the_job_and_keeps_what_is_commit
     out = tmp_path / "out"
     other = replace(RECORDING, id="bb")
 
-    def job() -> None:
-        with opened(out, options=EAGER) as ledger:
-            ledger.todo([RECORDING, other])
-            ledger.receive([transcript(0, 0, 3), outcome(1, 3)])
-            (out / "_staging").rmdir()
-            (out / "_staging").write_bytes(b"in the way")  # nothing can be staged any more
-            ledger.receive([outcome(0, 0, LASTING, other)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    with pytest.raises(UserError, match=r"cannot list .*_staging"):
+    def job() -> None:
+        try:
+            with opened(out, options=EAGER) as ledger:
+                ledger.todo([RECORDING, other])
+                ledger.receive([transcript(0, 0, 3), outcome(1, 3)])
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as on a full disk, no file can grow
+                ledger.receive([outcome(0, 0, LASTING, other)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.raises(UserError, match=r"cannot write .*_staging"):
         job()
-    (out / "_staging").unlink()
     assert opened(out).todo([RECORDING, other]) == [other]
     assert_whole(str(out))
 

@@ -16,6 +16,7 @@ from tables import assert_same_tables, assert_whole, read_table
 from pipeline import rows
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
+from pipeline.recordings import Recordings
 from pipeline.run import RayOptions, RayRunner, complete, local, pack
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
@@ -140,7 +141,7 @@ def test_blocks_hold_each_recording_once_longest_first() -> None:
     print("seed", seed)  # noqa: T201
     rng = random.Random(seed)
     recordings = [Recording(str(n), "", rng.choice([None, rng.randrange(10**9)])) for n in range(1000)]
-    blocks = list(pack(recordings, limit=50))
+    blocks = list(pack(Recordings.of(recordings), limit=50))
     sizes = [one.size or 0 for block in blocks for one in block]
     assert sizes == sorted(sizes, reverse=True)
     assert sorted(one.id for block in blocks for one in block) == sorted(one.id for one in recordings)

@@ -27,7 +27,7 @@ from transformers import WhisperForConditionalGeneration
 from pipeline.errors import UserError
 from pipeline.whisper.checkpoints.published import PUBLISHED, of_size
 from pipeline.whisper.locate import locate
-from pipeline.whisper.model import Whisper
+from pipeline.whisper.model import Feed, Whisper
 from pipeline.whisper.weights import load
 
 QUANTISATIONS = "float32 float16 bfloat16 int16 int8 int8_float32 int8_float16 int8_bfloat16".split()  # noqa: SIM905
@@ -144,7 +144,7 @@ def test_ctranslate2_runs_to_the_same_outputs_whatever_the_quantisation(
 @torch.inference_mode()
 def first_logits(model: Whisper, features: Tensor) -> Tensor:
     start, position = torch.tensor([[50_258]]), torch.tensor([[0]])
-    hidden = model.decoder(start, position, model.new_cache(1), model.decoder.audio(features), 1)
+    (hidden,) = model.decoder([Feed(start, position, model.new_cache(1), model.decoder.audio(features), reach=1)])
     return model.decoder.logits(hidden[0])[0]
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.whisper.model import CACHE_STEP, Whisper
+from pipeline.whisper.model import CACHE_STEP, Feed, Whisper
 
 POSITIONS_PER_SECOND = 50  # of the encoder's output
 MEDIAN = 7  # positions of the filter that smooths attention
@@ -50,11 +50,10 @@ def align(model: Whisper, windows: Sequence[Spoken]) -> list[Alignment]:
     """Align windows (each with at least one token) in one pass of the decoder."""
     queries, logits = _teach(model, windows)
     attention, probabilities = [], []
-    for row, one in enumerate(windows):
+    for row, (one, raw) in enumerate(zip(windows, logits, strict=True)):
         rows = len(one.start) + len(one.text) + 1  # end of text counted
-        begin = len(one.start) - 1  # the last token of the start foretells the first of the text
-        attention.append(_attention(model, queries, row, one, rows)[begin:-1].cpu().double().numpy())
-        foretold = logits[row, begin : begin + len(one.text), : one.eot].softmax(1)
+        attention.append(_attention(model, queries, row, one, rows)[len(one.start) - 1 : -1].cpu().double().numpy())
+        foretold = raw[:, : one.eot].softmax(1)
         text = torch.tensor(one.text, device=foretold.device)
         probabilities.append(foretold.gather(1, text[:, None])[:, 0].cpu().double().numpy())
     first = warp([-matrix for matrix in attention])
@@ -63,8 +62,8 @@ def align(model: Whisper, windows: Sequence[Spoken]) -> list[Alignment]:
     ]
 
 
-def _teach(model: Whisper, windows: Sequence[Spoken]) -> tuple[list[Tensor], Tensor]:
-    """Feed the texts; return the queries to the audio, [N, H, T, E] a layer, and the logits [N, T, vocabulary]."""
+def _teach(model: Whisper, windows: Sequence[Spoken]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """Feed the texts; return the queries to the audio, [N, H, T, E] a layer, and each text's logits [T, vocabulary]."""
     device = model.decoder.positions.device
     longest = max(len(one.start) + len(one.text) + 1 for one in windows)
     tokens = torch.full((len(windows), longest), windows[0].eot)
@@ -74,8 +73,12 @@ def _teach(model: Whisper, windows: Sequence[Spoken]) -> tuple[list[Tensor], Ten
     cache = model.new_cache(len(windows), CACHE_STEP * math.ceil(longest / CACHE_STEP))
     kv = torch.stack([one.audio for one in windows], 2)  # [L, 2, N, H, A, E]
     queries: list[Tensor] = []
-    hidden = model.decoder(tokens.to(device), positions, cache, kv, longest, queries)  # [N, T, D]
-    return queries, model.decoder.logits(hidden)
+    (hidden,) = model.decoder([Feed(tokens.to(device), positions, cache, kv, longest, queries)])  # [N, T, D]
+    # The last token of the start foretells the first of the text.
+    begins = (len(one.start) - 1 for one in windows)
+    before = [row[begin : begin + len(one.text)] for row, one, begin in zip(hidden, windows, begins, strict=True)]
+    logits = model.decoder.logits(torch.cat(before))
+    return queries, torch.split(logits, [len(one.text) for one in windows])
 
 
 def _attention(model: Whisper, queries: list[Tensor], row: int, one: Spoken, rows: int) -> Tensor:

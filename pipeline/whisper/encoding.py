@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.whisper.device import settle_thread
-from pipeline.whisper.model import Whisper
+from pipeline.whisper.model import Feed, Whisper
 from pipeline.whisper.tokens import Layout
 
 GPU_BATCH = 16
@@ -63,7 +63,8 @@ class Encoders:
         kv = self.model.decoder.audio(self.model.encoder(mel.to(self.model.dtype)))  # [L, 2, N, H, A, E]
         layout = self.layout
         sot = torch.full((len(mel), 1), layout.sot, device=mel.device)
-        hidden = self.model.decoder(sot, torch.zeros_like(sot), self.model.new_cache(len(mel), 1), kv, 1)
+        cache = self.model.new_cache(len(mel), 1)
+        (hidden,) = self.model.decoder([Feed(sot, torch.zeros_like(sot), cache, kv, reach=1)])
         logits = self.model.decoder.logits(hidden[:, 0])  # [N, vocabulary]
         speech = 1 - logits.softmax(1)[:, layout.no_speech]
         languages = logits[:, layout.first_language : layout.first_language + layout.languages].softmax(1)

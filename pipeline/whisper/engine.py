@@ -25,6 +25,7 @@ from pipeline.whisper.device import resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
+from pipeline.whisper.loops import hopeless
 from pipeline.whisper.model import TEXT_POSITIONS
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.reels import Reel, Window
@@ -32,9 +33,11 @@ from pipeline.whisper.rules import Rules
 from pipeline.whisper.search import Beam, Draw, Greedy, Sampling, Search, likeliest
 from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
+from pipeline.whisper.steps import Steps
 from pipeline.whisper.weights import load
 from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
+LOOK = 16  # steps between two looks at whether lines have become loops
 AHEAD = 2  # windows that are encoded while all slots are taken
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 
@@ -81,6 +84,7 @@ class WhisperEngine:
             settle_thread(self.threads)
         source = iter(passages)
         lanes = self._lanes()
+        steps = Steps(self.model, [lane.slots for lane in lanes])
         accepted: list[Window] = []
         more = True
         while more or accepted or any(lane.waiting or lane.slots.busy for lane in lanes):
@@ -94,14 +98,15 @@ class WhisperEngine:
                 if isinstance(passage, Passage):
                     yield from self._next_window(self._reel(passage), first.waiting)
             try:
-                accepted += self._decode(first, again)
+                accepted += self._decode(first, again, steps)
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
             except torch.OutOfMemoryError:
                 if self.slots == 1:
                     raise
                 windows = [[*lane.slots.jobs, *lane.waiting] for lane in lanes]
-                del lanes, first, again  # and with them their memory
+                del lanes, first, again, steps  # and with them their memory
                 lanes = self._with_half_the_slots(windows)
+                steps = Steps(self.model, [lane.slots for lane in lanes])
                 continue
             accepted = [] if timed else accepted
             for window, words in timed:
@@ -162,17 +167,22 @@ class WhisperEngine:
         else:
             yield reel.transcript()
 
-    def _decode(self, first: Lane, again: Lane) -> list[Window]:
-        """Take a step in both lanes; return the windows whose result stands."""
+    def _decode(self, first: Lane, again: Lane, steps: Steps) -> list[Window]:
+        """Go on in both lanes; return the windows whose result stands."""
         self._encode(first.waiting, first.slots.busy + again.slots.busy)
+        self._admit(first)
+        self._admit(again)
+        steps.take()
         accepted: list[Window] = []
         for lane in (first, again):
-            self._admit(lane)
-            if lane.slots.busy:
-                lane.slots.step()
+            if steps.count % LOOK == 0 and not self.options.reference:
+                lane.slots.give_up(self._hopeless)
             for window, stands in self._ended(lane.slots):
                 (accepted if stands else again.waiting).append(window)
         return accepted
+
+    def _hopeless(self, tokens: list[int], room: int) -> bool:
+        return hopeless(self.tokens.decode(tokens).strip(), len(tokens), room, self.options.compression_ratio_threshold)
 
     def _encode(self, new: deque[Window], busy: int) -> None:
         """Wait until no more windows are being encoded than decoded: a step costs much the same for one or for ten."""

@@ -2,12 +2,13 @@
 Supervision"). Knows tensors only: no tokens' meaning, no rules, no slots.
 
 Letters of shapes: N windows, R rows (candidates), T tokens, S cached positions, A audio positions (1500), D width,
-H heads, E = D / H, L decoder layers.
+H heads, E = D / H, L decoder layers, M tokens of many rows.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,17 +73,15 @@ class SelfAttention(nn.Module):
         self.qkv = Linear(width, 3 * width)  # the keys' bias is zero: Whisper has none
         self.out = Linear(width, width)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [R, T, D] -> queries, keys, values, each [R, H, T, E]."""
-        rows, length, width = x.shape
-        qkv = self.qkv(self.norm(x)).view(rows, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        return q, k, v
+    def project(self, x: Tensor) -> Tensor:
+        """x [..., D] -> queries, keys and values [..., 3, H, E]."""
+        qkv: Tensor = self.qkv(self.norm(x))
+        return torch.unflatten(qkv, -1, (3, self.heads, -1))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] -> [R, T, D]."""
-        x = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask)
-        return self.out(x.transpose(1, 2).flatten(2).to(q.dtype))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, A, D] -> [N, A, D]."""
+        q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A, E]
+        return self.out(attend(q, k, v).flatten(2))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -98,24 +97,18 @@ class CrossAttention(nn.Module):
 
     def audio(self, features: Tensor) -> Tensor:
         """features [N, A, D] -> keys and values [2, N, H, A, E]."""
-        windows, positions, width = features.shape
         kv: Tensor = self.kv(features)
-        kv = kv.view(windows, positions, 2, self.heads, width // self.heads)
-        return kv.permute(2, 0, 3, 1, 4)
+        return torch.unflatten(kv, -1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def forward(self, x: Tensor, kv: Tensor, queries: list[Tensor] | None = None) -> Tensor:
-        """x [R, T, D], kv [2, N, H, A, E] -> [R, T, D]. The R / N candidates of a window share its keys and values.
+    def project(self, x: Tensor) -> Tensor:
+        """x [..., D] -> queries [..., H, E]."""
+        q: Tensor = self.q(self.norm(x))
+        return torch.unflatten(q, -1, (self.heads, -1))
 
-        `queries` takes those of x: [N, H, T R / N, E].
-        """
-        rows, length, width = x.shape
-        windows = kv.shape[1]
-        share = rows // windows
-        q = self.q(self.norm(x)).view(windows, share * length, self.heads, width // self.heads).transpose(1, 2)
-        if queries is not None:
-            queries.append(q)
-        a = F.scaled_dot_product_attention(q.to(kv.dtype), kv[0], kv[1])  # [N, H, share * T, E]
-        return self.out(a.transpose(1, 2).reshape(rows, length, width).to(x.dtype))  # type: ignore[no-any-return]
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] -> [R, T, H, E], in the number format of q."""
+    return F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask).transpose(1, 2).to(q.dtype)
 
 
 class EncoderLayer(nn.Module):
@@ -128,8 +121,43 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, A, D] -> [N, A, D]."""
-        x = x + self.attention.attend(*self.attention.project(x))
+        x = x + self.attention(x)
         return x + self.mlp(x)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Tokens of some rows, and what they look back on. Feeds go through the decoder together: it reads itself once."""
+
+    tokens: Tensor  # int64 [R, T]
+    positions: Tensor  # int64 [R, T]
+    cache: Tensor  # keys and values of the text [L, 2, R, H, S, E]: of the earlier tokens; takes those of these
+    audio: Tensor  # keys and values of the audio [L, 2, N, H, A, E]; R / N candidates of a window share them
+    reach: int  # cached positions that cover those of all rows
+    queries: list[Tensor] | None = None  # takes the queries to the audio, [N, H, T R / N, E] a layer
+
+    def mask(self) -> Tensor:
+        """Return which cached positions a token sees, its own and the earlier ones: bool [R, 1, T, S']."""
+        span = min(self.cache.shape[4], CACHE_STEP * math.ceil(self.reach / CACHE_STEP))
+        return torch.arange(span, device=self.positions.device) <= self.positions[:, None, :, None]
+
+    def remember(self, layer: int, qkv: Tensor, mask: Tensor) -> Tensor:
+        """Attend to the text. qkv [R T, 3, H, E] -> [R T, D]."""
+        cache = self.cache[layer]
+        q, k, v = torch.unflatten(qkv, 0, self.tokens.shape).unbind(2)  # each [R, T, H, E]
+        rows = torch.arange(len(q), device=q.device)[:, None]
+        cache[0, rows, :, self.positions] = k.to(cache.dtype)
+        cache[1, rows, :, self.positions] = v.to(cache.dtype)
+        span = mask.shape[-1]
+        return attend(q.transpose(1, 2), cache[0, :, :, :span], cache[1, :, :, :span], mask).flatten(2).flatten(0, 1)
+
+    def listen(self, layer: int, q: Tensor) -> Tensor:
+        """Attend to the audio. q [R T, H, E] -> [R T, D]."""
+        k, v = self.audio[layer]
+        q = torch.unflatten(q, 0, (k.shape[0], -1)).transpose(1, 2)  # [N, H, T R / N, E]
+        if self.queries is not None:
+            self.queries.append(q)
+        return attend(q, k, v).flatten(2).flatten(0, 1)
 
 
 class DecoderLayer(nn.Module):
@@ -141,23 +169,33 @@ class DecoderLayer(nn.Module):
         self.cross = CrossAttention(width, heads)
         self.mlp = Feedforward(width)
 
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        cache: Tensor,
-        mask: Tensor,
-        kv: Tensor,
-        queries: list[Tensor] | None,
-    ) -> Tensor:
-        """x [R, T, D], positions [R, T], cache [2, R, H, S, E] (written at `positions`), kv [2, N, H, A, E]."""
-        q, k, v = self.attention.project(x)
-        rows = torch.arange(len(x), device=x.device)[:, None]
-        cache[0, rows, :, positions] = k.transpose(1, 2).to(cache.dtype)  # [R, T, H, E]
-        cache[1, rows, :, positions] = v.transpose(1, 2).to(cache.dtype)
-        x = x + self.attention.attend(q, cache[0, :, :, : mask.shape[-1]], cache[1, :, :, : mask.shape[-1]], mask)
-        x = x + self.cross(x, kv, queries)
+    def forward(self, x: Tensor, feeds: Sequence[Feed], masks: Sequence[Tensor], index: int) -> Tensor:
+        """x [M, D] -> [M, D]: the tokens of all feeds, one after the other; `index` is the layer's."""
+        sizes = [feed.tokens.numel() for feed in feeds]
+        parts = zip(feeds, torch.split(self.attention.project(x), sizes), masks, strict=True)
+        x = x + self.attention.out(_joined([feed.remember(index, qkv, mask) for feed, qkv, mask in parts]))
+        asked = zip(feeds, torch.split(self.cross.project(x), sizes), strict=True)
+        x = x + self.cross.out(_joined([feed.listen(index, q) for feed, q in asked]))
         return x + self.mlp(x)  # type: ignore[no-any-return]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class Convolution(nn.Conv1d):
+    """A convolution of width 3 over time, positions before channels: a linear map of overlapping stretches."""
+
+    def __init__(self, channels: int, width: int, stride: int = 1) -> None:
+        super().__init__(channels, width, 3, stride=stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, T, C] -> [N, T / stride, D]."""
+        windows, length, channels = x.shape
+        padded = F.pad(x, (0, 0, 1, 1)).contiguous()  # [N, T + 2, C]
+        shape = (windows, length // self.stride[0], 3 * channels)
+        stretches = padded.as_strided(shape, (padded.stride(0), self.stride[0] * channels, 1))
+        return F.linear(stretches, self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
 class Encoder(nn.Module):
@@ -165,15 +203,15 @@ class Encoder(nn.Module):
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(dims.mel_bands, dims.width, 3, padding=1)
-        self.conv2 = nn.Conv1d(dims.width, dims.width, 3, stride=2, padding=1)
+        self.conv1 = Convolution(dims.mel_bands, dims.width)
+        self.conv2 = Convolution(dims.width, dims.width, stride=2)
         self.positions = nn.Parameter(torch.empty(AUDIO_POSITIONS, dims.width))
         self.layers = nn.ModuleList(EncoderLayer(dims.width, dims.heads) for _ in range(dims.encoder_layers))
         self.norm = nn.LayerNorm(dims.width)
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel [N, bands, 3000] -> features [N, A, D]."""
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2).contiguous()  # [N, A, D]
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel.transpose(1, 2)))))  # [N, A, D]
         x = x + self.positions
         for layer in self.layers:
             x = layer(x)
@@ -196,27 +234,14 @@ class Decoder(nn.Module):
         """features [N, A, D] -> cross keys and values of all layers [L, 2, N, H, A, E]."""
         return torch.stack([layer.cross.audio(features) for layer in self.layers])  # type: ignore[operator, union-attr]
 
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        cache: Tensor,
-        kv: Tensor,
-        reach: int,
-        queries: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Return the hidden states [R, T, D] of `tokens` [R, T] that stand at `positions` [R, T].
-
-        `cache` [L, 2, R, H, S, E] holds the earlier tokens of each row and takes these; `kv` [L, 2, N, H, A, E] is the
-        audio; a row sees the cached positions up to its own, of the first `reach`, which must cover them all. `queries`
-        takes those to the audio, a layer an item.
-        """
-        span = min(cache.shape[4], CACHE_STEP * math.ceil(reach / CACHE_STEP))
-        mask = torch.arange(span, device=tokens.device) <= positions[:, None, :, None]  # [R, 1, T, S]
-        x = self.tokens(tokens) + self.positions[positions]
+    def forward(self, feeds: Sequence[Feed]) -> list[Tensor]:
+        """Return the hidden states [R, T, D] of the tokens of each feed."""
+        x = torch.cat([(self.tokens(feed.tokens) + self.positions[feed.positions]).flatten(0, 1) for feed in feeds])
+        masks = [feed.mask() for feed in feeds]
         for index, layer in enumerate(self.layers):
-            x = layer(x, positions, cache[index], mask, kv[index], queries)
-        return self.norm(x)  # type: ignore[no-any-return]
+            x = layer(x, feeds, masks, index)
+        hidden = torch.split(self.norm(x), [feed.tokens.numel() for feed in feeds])
+        return [torch.unflatten(one, 0, feed.tokens.shape) for feed, one in zip(feeds, hidden, strict=True)]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [R, D] -> float32 logits [R, vocabulary]."""

@@ -8,13 +8,14 @@ that every operation is on a plain slice.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from pipeline.whisper.model import CACHE_STEP, TEXT_POSITIONS, Whisper
+from pipeline.whisper.model import CACHE_STEP, TEXT_POSITIONS, Feed, Whisper
 from pipeline.whisper.rules import Rules
 from pipeline.whisper.search import Candidate, Draw, Lines, Search
 from pipeline.whisper.tokens import Layout
@@ -52,7 +53,7 @@ class Slots(Generic[Job]):
         self._position = torch.zeros(rows, dtype=torch.int64, device=device)  # of the next token to feed
         self._limit = torch.zeros(rows, dtype=torch.int64, device=device)  # most tokens to choose
         self._logprob = torch.zeros(rows, device=device)  # sum over the chosen tokens
-        self._done = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._done = torch.ones(rows, dtype=torch.bool, device=device)
         self._no_speech = torch.zeros(capacity, device=device)
         self._history = rules.new_history(rows, device)
 
@@ -86,15 +87,35 @@ class Slots(Generic[Job]):
         logits = self.model.decoder.logits(hidden_last).repeat_interleave(self.width, 0)
         self._choose(begin, logits)
 
-    def step(self) -> None:
-        """Feed each busy row its last token and choose the next one."""
-        rows = slice(0, self.busy * self.width)
-        newest = self._tokens[rows].gather(1, self._history.count[rows, None] - 1)  # [R, 1]
-        position = self._position[rows, None].clamp(max=TEXT_POSITIONS - 1)  # rows that are done may stand beyond
+    @property
+    def reach(self) -> int:
+        """Positions of the caches that the next step looks at."""
+        return min(max(self._fed, default=0) + 1, TEXT_POSITIONS)
+
+    def advance(self) -> None:
+        """Count a step."""
         self._fed = [min(fed + 1, TEXT_POSITIONS) for fed in self._fed]
-        audio = self._audio[:, :, : self.busy]
-        hidden = self.model.decoder(newest, position, self._cache[:, :, rows], audio, max(self._fed))
-        self._choose(0, self.model.decoder.logits(hidden[:, 0]))
+
+    def feed(self, count: int, reach: int) -> Feed:
+        """Return the newest token of each row of the first `count` slots, for the decoder; idle ones do no harm."""
+        rows = slice(0, count * self.width)
+        newest = self._tokens[rows].gather(1, (self._history.count[rows, None] - 1).clamp(min=0))  # [R, 1]
+        position = self._position[rows, None].clamp(max=TEXT_POSITIONS - 1)  # rows that are done may stand beyond
+        return Feed(newest, position, self._cache[:, :, rows], self._audio[:, :, :count], reach)
+
+    def choose(self, logits: Tensor) -> None:
+        """Choose the next token of each row of the first slots by its logits [R, vocabulary]."""
+        self._choose(0, logits)
+
+    def give_up(self, hopeless: Callable[[list[int], int], bool]) -> None:
+        """End the lines that are `hopeless`, as their tokens so far and the number that may still come tell."""
+        busy = slice(0, self.busy * self.width)
+        counts = self._history.count[busy].tolist()
+        limits, done = self._limit[busy].tolist(), self._done[busy].tolist()
+        for row, tokens in enumerate(self._tokens[busy].tolist()):
+            count = counts[row]
+            if not done[row] and hopeless(tokens[:count], limits[row] - count):
+                self._done[row] = True
 
     def ended(self) -> list[int]:
         """Return the slots whose candidates have all ended, last slot first: the order in which they can be freed."""
@@ -119,6 +140,7 @@ class Slots(Generic[Job]):
         self.jobs[slot], self._fed[slot] = self.jobs[-1], self._fed[-1]
         self.jobs.pop()
         self._fed.pop()
+        self._done[self.busy * self.width : (self.busy + 1) * self.width] = True
 
     def _read_prompts(self, orders: list[Order[Job]], begin: int) -> tuple[Tensor, Tensor]:
         """Fill the caches of the new slots with their prompts; return the hidden states [n, D] of last and SOT."""
@@ -131,7 +153,7 @@ class Slots(Generic[Job]):
         positions = torch.arange(longest, device=device).expand(count, -1)
         cache = self.model.new_cache(count, CACHE_STEP * math.ceil(longest / CACHE_STEP))
         audio = self._audio[:, :, begin : begin + count]
-        hidden = self.model.decoder(tokens.to(device), positions, cache, audio, longest)  # [n, P, D]
+        (hidden,) = self.model.decoder([Feed(tokens.to(device), positions, cache, audio, longest)])  # [n, P, D]
         rows = slice(begin * self.width, (begin + count) * self.width)
         self._cache[:, :, rows, :, :longest] = cache[..., :longest, :].repeat_interleave(self.width, 2)
         each = torch.arange(count, device=device)
@@ -156,11 +178,22 @@ class Slots(Generic[Job]):
         self._history[rows] = after
 
     def _rearrange(self, rows: slice, source: Tensor) -> None:
-        """Let each of `rows` go on from the row `source` [R], counted from the first of them."""
-        target = (source != torch.arange(len(source), device=source.device)).nonzero()[:, 0]
+        """Let each of `rows` go on from the row `source` [R], counted from the first of them, of the same slot."""
+        if source.device.type != "cpu":  # all of it: to ask what has changed would stop the device
+            self._cache[:, :, rows] = self._cache[:, :, rows][:, :, source]
+            self._tokens[rows] = self._tokens[rows][source]
+            self._history[rows] = self._history[rows][source]
+            return
+        target = (source != torch.arange(len(source))).nonzero()[:, 0]
         a, b = rows.start + source[target], rows.start + target
-        reach = max(self._fed)
-        self._cache[:, :, b, :, :reach] = self._cache[:, :, a, :, :reach]
+        # Lines of a window share its prompt and most of their past: only what lies behind their fork is copied.
+        count = self._history.count[b]
+        forked = self._tokens[a] != self._tokens[b]
+        fork = self._position[b] - count + 1 + torch.where(forked.any(1), forked.int().argmax(1), count)
+        for slot in set((b // self.width).tolist()):
+            mine = b // self.width == slot
+            past = slice(int(fork[mine].min()), self._fed[slot] + 1)
+            self._cache[:, :, b[mine], :, past] = self._cache[:, :, a[mine], :, past]
         self._tokens[b] = self._tokens[a]
         self._history[b] = self._history[a]
 
