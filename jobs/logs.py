@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from pipeline import logs
-from pipeline.types import Finished
+from pipeline.types import SAMPLE_RATE, Finished
 
 _log = logging.getLogger(__name__)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -39,6 +39,17 @@ def end() -> None:
     sys.excepthook = sys.__excepthook__
 
 
+def wordy() -> bool:
+    """Say whether people are talked to."""
+    return logs.active() is None
+
+
+def known_as(run_id: str) -> None:
+    """Name the run in what programs are told from now on."""
+    if logs.active():
+        logs.start(run_id)
+
+
 def say(event: str, words: str = "", *, level: int = logging.INFO, **fields: Any) -> None:
     """Tell people `words`, if there are any; programs `event` with its `fields`."""
     if logs.active():
@@ -53,7 +64,7 @@ def say_finished(item: Finished) -> None:
         return
     outcome, failure = item.outcome, item.outcome.failure
     about: dict[str, Any] = {"recording_id": outcome.recording.id, "uri": outcome.recording.uri}
-    about |= {"status": outcome.status, "duration_s": outcome.duration / 16_000, "segments": len(item.segments)}
+    about |= {"status": outcome.status, "duration_s": outcome.duration / SAMPLE_RATE, "segments": len(item.segments)}
     if failure is None:
         say("recording_finished", **about)
         return

@@ -21,6 +21,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from jobs import logs
 from jobs.options import collect, row_values, settings, stores
 from jobs.progress import Progress
 from pipeline import engines, metrics, storage
@@ -49,6 +50,7 @@ class JobOptions:
     take_over: bool = setting(
         False, "Write to --out even if another run seems to be at work there; that one stops.", rows=False
     )
+    log_json: bool = setting(False, "Tell on stderr what happens as JSON, an object a line.", rows=False)
     max_failed: float = setting(0.5, "Exit with an error when a larger share of the recordings failed.", rows=False)
 
 
@@ -72,14 +74,22 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     """
     if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
         values |= {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
-    job, machines = collect(JobOptions, values), collect(RayOptions, values)
-    shown = storage.redacted(out)
+    job = collect(JobOptions, values)
+    with logs.talking(job.log_json):
+        counts = _job(source, out, job, values)
+        click.echo(json.dumps(counts))
+    if counts["failed"] > job.max_failed * max(1, counts["recordings"] - counts["already_done"]):
+        sys.exit(1)
+
+
+def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
+    """Do the job and return its counts."""
+    machines, shown = collect(RayOptions, values), storage.redacted(out)
     listing = resolve(source)
     _tell_listing(listing)
     recordings = listing.recordings.in_language(job.language)
     with _machines(job, machines) as where:
-        gpus = where.gpus
-        whisper = _resolve(collect(WhisperOptions, values), machines, gpus)
+        whisper = _resolve(collect(WhisperOptions, values), machines, where.gpus)
         engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, job, values)
         with (
@@ -89,12 +99,11 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
             ) as ledger,
         ):
             todo = ledger.todo(recordings)
-            _tell_resume(len(recordings) - len(todo), len(todo), shown)
-            counts = _run(_plan(whisper, machines, gpus, values), ledger, todo, where)
+            _tell_start(ledger, len(recordings), len(todo), shown)
+            counts = _run(_plan(whisper, machines, where.gpus, values), ledger, todo, where)
     counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": shown}
-    click.echo(json.dumps(counts))
-    if counts["failed"] > job.max_failed * max(1, len(todo)):
-        sys.exit(1)
+    logs.say("ended", **counts)
+    return counts
 
 
 @contextmanager
@@ -104,7 +113,8 @@ def _interruptible(out: str, recordings: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"what is complete of {recordings} recordings is in {out}; run the same command to go on", err=True)
+        words = f"what is complete of {recordings} recordings is in {out}; run the same command to go on"
+        logs.say("interrupted", words, out=out)
         raise
 
 
@@ -127,7 +137,8 @@ def _machines(job: JobOptions, options: RayOptions) -> Iterator[_Machines]:
         return
     ray = RayRunner(options)
     try:
-        yield _Machines(ray, ray.gpus() if options.address else _gpus_here(), ray.export, ray.work)
+        with logs.stdout_is_data():
+            yield _Machines(ray, ray.gpus() if options.address else _gpus_here(), ray.export, ray.work)
     finally:
         ray.close()
 
@@ -180,6 +191,8 @@ def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], where: _Machines
     ):
         for finished, samples in receipts:
             progress.update(finished, samples)
+            for item in finished:
+                logs.say_finished(item)
             where.export(metrics.samples(finished, progress.left))
             statuses.update(item.outcome.status for item in finished)
             samples_heard += sum(item.outcome.duration for item in finished)  # once, though passages may come twice
@@ -189,7 +202,7 @@ def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], where: _Machines
     counts: dict[str, Any] = dict(statuses)
     counts |= {"segments": segments, "flagged_segments": flagged, "audio_hours": round(heard_s / 3600, 4)}
     counts |= {"wall_s": round(wall_s, 1), "times_real_time": round(heard_s / max(wall_s, 1e-9), 2)}
-    if todo:
+    if todo and logs.wordy():
         _tell_counts(counts)
     return counts
 
@@ -205,16 +218,21 @@ def _work_noted(ledger: Ledger, where: _Machines) -> Iterator[None]:
 
 def _tell_listing(listing: Listing) -> None:
     if listing.passed_over:
-        click.echo(f"passed over {listing.passed_over} files without an audio or video ending", err=True)
+        words = f"passed over {listing.passed_over} files without an audio or video ending"
+        logs.say("passed_over", words, files=listing.passed_over)
     if listing.doubles:
-        click.echo(f"{listing.doubles} recordings were named more than once; each is taken once", err=True)
+        words = f"{listing.doubles} recordings were named more than once; each is taken once"
+        logs.say("doubles", words, recordings=listing.doubles)
 
 
-def _tell_resume(done: int, left: int, out: str) -> None:
+def _tell_start(ledger: Ledger, recordings: int, left: int, out: str) -> None:
+    logs.known_as(ledger.run_id)
+    done, words = recordings - left, ""
     if done and left:
-        click.echo(f"{done} recordings are done in {out}; {left} to go", err=True)
+        words = f"{done} recordings are done in {out}; {left} to go"
     elif not left:
-        click.echo(f"all {done} recordings are done in {out}; nothing to do", err=True)
+        words = f"all {done} recordings are done in {out}; nothing to do"
+    logs.say("started", words, out=out, recordings=recordings, already_done=done, to_do=left)
 
 
 def _tell_counts(counts: dict[str, Any]) -> None:

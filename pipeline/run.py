@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline import metrics, rows
+from pipeline import logs, metrics, rows
 from pipeline.attempts import DEATHS, Roll, Worker, tell
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
@@ -36,6 +36,8 @@ from pipeline.types import Failure, Finished, Outcome, Recording, Transcript, se
 
 if TYPE_CHECKING:
     import ray.data
+
+_log = logging.getLogger(__name__)
 
 ROUNDS = 3
 KILLED = Failure(
@@ -99,9 +101,10 @@ def complete(
     plan: Plan, ledger: Ledger, recordings: Sequence[Recording], runner: Runner
 ) -> Generator[tuple[list[Finished], int], None, None]:
     """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes."""
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
         if not recordings:
             return
+        _tell_round(number, recordings)
         with closing(runner(plan, recordings)) as tables:
             for table in tables:
                 items = list(rows.read_transcripts(table))
@@ -109,6 +112,14 @@ def complete(
         recordings = ledger.missing()
     for recording in recordings:
         yield [ledger.quarantine(recording, LOST)], 0
+
+
+def _tell_round(number: int, recordings: Sequence[Recording]) -> None:
+    _log.info("round", extra={"fields": {"round": number, "recordings": len(recordings)}})
+    if number > 1 and _log.isEnabledFor(logging.INFO):
+        for recording in recordings:
+            fields = {"recording_id": recording.id, "uri": recording.uri, "stage": LOST.stage, "round": number}
+            _log.info("retry", extra={"fields": fields})
 
 
 def local(plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
@@ -137,11 +148,13 @@ class RayRunner:
         blocks = pack(Recordings.of(recordings), limit)
         portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
         roll, killers = self._roll(), set[str]()
+        lines = logs.active()
+        job = _Job(self._id, roll, (lines.run_id or "") if lines else None)
         while some := [block.table for block in islice(blocks, portion)]:
             dataset: ray.data.Dataset = ray.data.from_blocks(some)
             del some
             for stage in plan:
-                dataset = _map(dataset, stage, roll, self._id)
+                dataset = _map(dataset, stage, job)
             try:
                 yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
                 killers = ray.get(roll.killers.remote())
@@ -299,25 +312,39 @@ class _Actor:
     """
 
     stage: ClassVar[Stage]
-    roll: ClassVar[Any]
-    run: ClassVar[str]
+    job: ClassVar[_Job]
 
     def __init__(self) -> None:
-        tell(_Told(self.roll))
+        self.job.join()
         self._transform = self.stage.make()
-        _reporter(self.run).keep_reporting()
+        _reporter(self.job.id).keep_reporting()
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         yield from self._transform([table])
-        _reporter(self.run).report(at_once=True)
+        _reporter(self.job.id).report(at_once=True)
 
 
-def _task(make: Callable[[], Transform], roll: Any, run: str, table: pa.Table) -> Iterator[pa.Table]:
-    tell(_Told(roll))
+def _task(make: Callable[[], Transform], job: _Job, table: pa.Table) -> Iterator[pa.Table]:
+    job.join()
     for made in make()([table]):
-        _reporter(run).report()
+        _reporter(job.id).report()
         yield made
-    _reporter(run).report(at_once=True)
+    _reporter(job.id).report(at_once=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker is told of the job that it works for."""
+
+    id: str  # where it reports
+    roll: Any  # the actor to tell what it is at
+    run_id: str | None  # of its events, which go to its own stderr; None where nobody wants them
+
+    def join(self) -> None:
+        """Let this process work for the job."""
+        tell(_Told(self.roll))
+        if self.run_id is not None:
+            logs.start(self.run_id)
 
 
 class _Told:
@@ -357,7 +384,7 @@ def _nodes() -> tuple[str, set[str]]:
     return ray.get_runtime_context().get_node_id(), alive
 
 
-def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any, run: str) -> ray.data.Dataset:
+def _map(dataset: ray.data.Dataset, stage: Stage, job: _Job) -> ray.data.Dataset:
     import ray.data
 
     shape: dict[str, Any] = {
@@ -369,7 +396,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any, run: str) -> ray.da
     if stage.labels:
         shape["label_selector"] = dict(stage.labels)
     if stage.actors is None:
-        return dataset.map_batches(partial(_task, stage.make, roll, run), **shape)
+        return dataset.map_batches(partial(_task, stage.make, job), **shape)
     low, high = stage.actors
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
@@ -378,7 +405,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any, run: str) -> ray.da
         enable_true_multi_threading=True,
     )
     return dataset.map_batches(
-        type(stage.name.title(), (_Actor,), {"stage": stage, "roll": roll, "run": run}), compute=pool, **shape
+        type(stage.name.title(), (_Actor,), {"stage": stage, "job": job}), compute=pool, **shape
     )
 
 

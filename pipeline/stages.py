@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from pipeline import metrics, rows, score, storage
+from pipeline import logs, metrics, rows, score, storage
 from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
@@ -128,7 +128,9 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
 
 def _cut_here(options: CutOptions, stores: StoreOptions, recording: Recording) -> Iterator[Passage | Outcome]:
     storage.configure(stores)  # of this worker
-    return cut(recording, options)
+    logs.subject(recording_id=recording.id, uri=recording.uri)
+    yield from cut(recording, options)
+    logs.subject()
 
 
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
