@@ -52,7 +52,12 @@ class Progress:
             self._live.update(Text(self.line()))
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            numbers = {"done": self.done, "total": self.total, "failed": self.failed, "audio_hours": round(self.hours, 4)}
+            numbers = {
+                "done": self.done,
+                "total": self.total,
+                "failed": self.failed,
+                "audio_hours": round(self.hours, 4),
+            }
             say("progress", self.line(), **numbers)
 
     @property

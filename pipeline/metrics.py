@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -50,13 +50,16 @@ class Sample:
 
 def samples(finished: Iterable[Finished], left: int) -> Iterator[Sample]:
     """Yield what recordings that are complete by now change."""
+    sums: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
     for item in finished:
         outcome = item.outcome
-        yield Sample(RECORDINGS, 1, (outcome.status,))
-        yield Sample(AUDIO, outcome.duration / SAMPLE_RATE)
-        yield Sample(SEGMENTS, len(item.segments))
+        sums[RECORDINGS, (outcome.status,)] += 1
+        sums[AUDIO, ()] += outcome.duration  # samples, which add up exactly
+        sums[SEGMENTS, ()] += len(item.segments)
         if outcome.failure is not None:
-            yield Sample(FAILURES, 1, (outcome.failure.stage, outcome.failure.kind))
+            sums[FAILURES, (outcome.failure.stage, outcome.failure.kind)] += 1
+    for (metric, tags), value in sums.items():
+        yield Sample(metric, value / SAMPLE_RATE if metric is AUDIO else value, tags)
     yield Sample(LEFT, left)
 
 

@@ -237,6 +237,9 @@ class RayRunner:
         self._joined = True
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+            if logs.active():  # what Ray tells becomes an event, too
+                logging.getLogger(name).handlers.clear()
+                logging.getLogger(name).propagate = True
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -404,9 +407,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, job: _Job) -> ray.data.Dataset
         max_concurrent_calls_per_actor=CALLS,
         enable_true_multi_threading=True,
     )
-    return dataset.map_batches(
-        type(stage.name.title(), (_Actor,), {"stage": stage, "job": job}), compute=pool, **shape
-    )
+    return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage, "job": job}), compute=pool, **shape)
 
 
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
