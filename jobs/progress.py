@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -52,12 +53,8 @@ class Progress:
             self._live.update(Text(self.line()))
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            numbers = {
-                "done": self.done,
-                "total": self.total,
-                "failed": self.failed,
-                "audio_hours": round(self.hours, 4),
-            }
+            numbers: dict[str, Any] = {"done": self.done, "total": self.total, "failed": self.failed}
+            numbers["audio_hours"] = round(self.hours, 4)
             say("progress", self.line(), **numbers)
 
     @property

@@ -147,7 +147,9 @@ def scrape(ports: set[int]) -> Series:
 
 
 def nodes_ports() -> set[int]:
-    return {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    """Return where nodes serve metrics, of those that do by now."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["MetricsExportPort"] for node in nodes if node["Alive"] and node["MetricsExportPort"] > 0}
 
 
 def test_what_is_exported_is_served_to_prometheus(address: str) -> None:
@@ -197,7 +199,7 @@ def test_job_on_a_cluster_serves_its_work_while_it_runs_and_sums_it_up_in_its_fi
     assert work["cut"]["workers"] >= 1
     assert work["cut"]["busy_s"] > 1.0  # nine recordings through ffmpeg and speech detection
     cut = served["ray_bulkscribe_busy_seconds_total"][frozenset({("stage", "cut")})]
-    assert 0 < cut <= work["cut"]["busy_s"]
+    assert 0 < cut <= work["cut"]["busy_s"] + 0.001  # which is rounded
     assert set(served) >= {"ray_bulkscribe_busy_share", "ray_bulkscribe_queue_depth"}
 
 
