@@ -136,11 +136,11 @@ def _machines(job: JobOptions, options: RayOptions) -> Iterator[_Machines]:
         yield _Machines(local, _gpus_here(), lambda _: None, lambda: {k: [v] for k, v in metrics.readings().items()})
         return
     ray = RayRunner(options)
-    try:
-        with logs.stdout_is_data():
+    with logs.stdout_is_data():
+        try:
             yield _Machines(ray, ray.gpus() if options.address else _gpus_here(), ray.export, ray.work)
-    finally:
-        ray.close()
+        finally:
+            ray.close()
 
 
 def _gpus_here() -> int:
