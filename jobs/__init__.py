@@ -64,8 +64,11 @@ class LazyGroup(click.Group):
 
 
 def _end(code: int, *lines: str) -> NoReturn:
+    from jobs.logs import end, say  # here, because help must come at once
+
     for line in lines:
-        click.echo(" ".join(line.splitlines()), err=True)
+        say("error", " ".join(line.splitlines()), exit_code=code)
+    end()
     raise click.exceptions.Exit(code)
 
 

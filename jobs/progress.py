@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
-import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from jobs.logs import say
+from pipeline import logs
 from pipeline.types import SAMPLE_RATE, Finished, Recording
 
 LOG_EVERY_S = 30.0  # without a terminal
@@ -25,17 +27,18 @@ class Progress:
         self.done = self.failed = self._bytes_done = self._samples = 0
         self._begun = self._logged = time.monotonic()
         self._console = Console(stderr=True)
+        self._drawn = self._console.is_terminal and not logs.active()
         self._live = Live(Text(self.line()), console=self._console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
+        if self._drawn:
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
+        if self._drawn:
             self._live.stop()
 
     def update(self, finished: Iterable[Finished], samples: int) -> None:
@@ -46,11 +49,18 @@ class Progress:
             self.failed += item.outcome.status == "failed"
             self._bytes_done += item.outcome.recording.size or 0
             self._samples += sum(len(span) for span in item.outcome.speechless)
-        if self._console.is_terminal:
+        if self._drawn:
             self._live.update(Text(self.line()))
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            click.echo(self.line(), err=True)
+            numbers: dict[str, Any] = {"done": self.done, "total": self.total, "failed": self.failed}
+            numbers["audio_hours"] = round(self.hours, 4)
+            say("progress", self.line(), **numbers)
+
+    @property
+    def left(self) -> int:
+        """Recordings that are not complete."""
+        return self.total - self.done
 
     @property
     def hours(self) -> float:

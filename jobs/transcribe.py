@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,9 +21,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from jobs import logs
 from jobs.options import collect, row_values, settings, stores
 from jobs.progress import Progress
-from pipeline import engines, storage
+from pipeline import engines, metrics, storage
 from pipeline.decode import DecodeOptions
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageOptions
@@ -49,6 +50,7 @@ class JobOptions:
     take_over: bool = setting(
         False, "Write to --out even if another run seems to be at work there; that one stops.", rows=False
     )
+    log_json: bool = setting(False, "Tell on stderr what happens as JSON, an object a line.", rows=False)
     max_failed: float = setting(0.5, "Exit with an error when a larger share of the recordings failed.", rows=False)
 
 
@@ -72,13 +74,22 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     """
     if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
         values |= {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
-    job, machines = collect(JobOptions, values), collect(RayOptions, values)
-    shown = storage.redacted(out)
+    job = collect(JobOptions, values)
+    with logs.talking(job.log_json):
+        counts = _job(source, out, job, values)
+        click.echo(json.dumps(counts))
+    if counts["failed"] > job.max_failed * max(1, counts["recordings"] - counts["already_done"]):
+        sys.exit(1)
+
+
+def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
+    """Do the job and return its counts."""
+    machines, shown = collect(RayOptions, values), storage.redacted(out)
     listing = resolve(source)
     _tell_listing(listing)
     recordings = listing.recordings.in_language(job.language)
-    with _runner(job, machines) as (runner, gpus):
-        whisper = _resolve(collect(WhisperOptions, values), machines, gpus)
+    with _machines(job, machines) as where:
+        whisper = _resolve(collect(WhisperOptions, values), machines, where.gpus)
         engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, job, values)
         with (
@@ -88,12 +99,11 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
             ) as ledger,
         ):
             todo = ledger.todo(recordings)
-            _tell_resume(len(recordings) - len(todo), len(todo), shown)
-            counts = _run(_plan(whisper, machines, gpus, values), ledger, todo, runner)
+            _tell_start(ledger, len(recordings), len(todo), shown)
+            counts = _run(_plan(whisper, machines, where.gpus, values), ledger, todo, where)
     counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": shown}
-    click.echo(json.dumps(counts))
-    if counts["failed"] > job.max_failed * max(1, len(todo)):
-        sys.exit(1)
+    logs.say("ended", **counts)
+    return counts
 
 
 @contextmanager
@@ -103,21 +113,34 @@ def _interruptible(out: str, recordings: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"what is complete of {recordings} recordings is in {out}; run the same command to go on", err=True)
+        words = f"what is complete of {recordings} recordings is in {out}; run the same command to go on"
+        logs.say("interrupted", words, out=out)
         raise
 
 
+@dataclass(frozen=True)
+class _Machines:
+    """Where the plan runs."""
+
+    runner: Runner
+    gpus: int
+    export: Callable[[Iterable[metrics.Sample]], None]
+    work: Callable[[], Mapping[str, Iterable[metrics.Reading]]]  # by stage, of each worker
+
+
 @contextmanager
-def _runner(job: JobOptions, machines: RayOptions) -> Iterator[tuple[Runner, int]]:
-    """Give the runner and how many GPUs it has. Ray starts with its first call: a finished job ends at once."""
+def _machines(job: JobOptions, options: RayOptions) -> Iterator[_Machines]:
+    """Give what runs the plan. Ray starts with its runner's first call: a finished job ends at once."""
     if job.runner == "local":
-        yield local, _gpus_here()
+        metrics.restart()
+        yield _Machines(local, _gpus_here(), lambda _: None, lambda: {k: [v] for k, v in metrics.readings().items()})
         return
-    ray = RayRunner(machines)
-    try:
-        yield ray, ray.gpus() if machines.address else _gpus_here()
-    finally:
-        ray.close()
+    ray = RayRunner(options)
+    with logs.stdout_is_data():
+        try:
+            yield _Machines(ray, ray.gpus() if options.address else _gpus_here(), ray.export, ray.work)
+        finally:
+            ray.close()
 
 
 def _gpus_here() -> int:
@@ -157,13 +180,20 @@ def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict
     )
 
 
-def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], runner: Runner) -> dict[str, Any]:
+def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], where: _Machines) -> dict[str, Any]:
     """Run the plan over `todo`, say how far it is, and return the counts."""
     statuses: Counter[str] = Counter({"ok": 0, "partial": 0, "failed": 0})
     samples_heard = segments = flagged = 0
-    with Progress(todo) as progress, closing(complete(plan, ledger, todo, runner)) as receipts:
+    with (
+        _work_noted(ledger, where),
+        Progress(todo) as progress,
+        closing(complete(plan, ledger, todo, where.runner)) as receipts,
+    ):
         for finished, samples in receipts:
             progress.update(finished, samples)
+            for item in finished:
+                logs.say_finished(item)
+            where.export(metrics.samples(finished, progress.left))
             statuses.update(item.outcome.status for item in finished)
             samples_heard += sum(item.outcome.duration for item in finished)  # once, though passages may come twice
             segments += sum(len(item.segments) for item in finished)
@@ -172,23 +202,37 @@ def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], runner: Runner) 
     counts: dict[str, Any] = dict(statuses)
     counts |= {"segments": segments, "flagged_segments": flagged, "audio_hours": round(heard_s / 3600, 4)}
     counts |= {"wall_s": round(wall_s, 1), "times_real_time": round(heard_s / max(wall_s, 1e-9), 2)}
-    if todo:
+    if todo and logs.wordy():
         _tell_counts(counts)
     return counts
 
 
+@contextmanager
+def _work_noted(ledger: Ledger, where: _Machines) -> Iterator[None]:
+    """Put into the run's file what the workers did, when they have ended or the job is interrupted."""
+    try:
+        yield
+    finally:
+        ledger.note(work=metrics.summary(where.work()))
+
+
 def _tell_listing(listing: Listing) -> None:
     if listing.passed_over:
-        click.echo(f"passed over {listing.passed_over} files without an audio or video ending", err=True)
+        words = f"passed over {listing.passed_over} files without an audio or video ending"
+        logs.say("passed_over", words, files=listing.passed_over)
     if listing.doubles:
-        click.echo(f"{listing.doubles} recordings were named more than once; each is taken once", err=True)
+        words = f"{listing.doubles} recordings were named more than once; each is taken once"
+        logs.say("doubles", words, recordings=listing.doubles)
 
 
-def _tell_resume(done: int, left: int, out: str) -> None:
+def _tell_start(ledger: Ledger, recordings: int, left: int, out: str) -> None:
+    logs.known_as(ledger.run_id)
+    done, words = recordings - left, ""
     if done and left:
-        click.echo(f"{done} recordings are done in {out}; {left} to go", err=True)
+        words = f"{done} recordings are done in {out}; {left} to go"
     elif not left:
-        click.echo(f"all {done} recordings are done in {out}; nothing to do", err=True)
+        words = f"all {done} recordings are done in {out}; nothing to do"
+    logs.say("started", words, out=out, recordings=recordings, already_done=done, to_do=left)
 
 
 def _tell_counts(counts: dict[str, Any]) -> None:

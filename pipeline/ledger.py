@@ -13,6 +13,7 @@ Knows Arrow and storage; nothing of Ray, audio or models.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ from pipeline.run_files import config_hash
 from pipeline.types import SAMPLE_RATE, Failure, Finished, Outcome, Recording, Transcript, setting
 
 __all__ = ["Ledger", "LedgerOptions", "config_hash"]
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,10 @@ class Ledger:
             self._write_run("running")
         return self._todo
 
+    def note(self, **values: Any) -> None:
+        """Keep `values` for the file of the run."""
+        self._run |= values
+
     def receive(self, items: Iterable[Transcript | Outcome]) -> list[Finished]:
         """Take material in any order; return the recordings that it completes, and commit when it is time.
 
@@ -188,13 +196,15 @@ class Ledger:
     def flush(self) -> None:
         """Commit what is complete. Interrupted, it may be done again: the same rows go to the same places."""
         if self._batch.finished:
-            begun = time.monotonic()
+            begun, part, recordings = time.monotonic(), self._batch.part, len(self._batch.finished)
             self._lease.confirm()
             commits.commit(self._out, self._files(self._batch))
             self._rows += sum(self._old(item.outcome.recording.id) is None for item in self._batch.finished)
             self._batch = self._new_batch()
             self._flushed = time.monotonic()
             self._flush_took = self._flushed - begun
+            told = {"part": part, "recordings": recordings, "took_s": round(self._flush_took, 3)}
+            _log.info("commit", extra={"fields": told})
             self._commit_s += self._flush_took
 
     def close(self) -> None:

@@ -6,23 +6,26 @@ What a round has lost (a killed worker, a lost block) is run again in the next o
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline import rows
+from pipeline import logs, metrics, rows
 from pipeline.attempts import DEATHS, Roll, Worker, tell
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
@@ -33,6 +36,8 @@ from pipeline.types import Failure, Finished, Outcome, Recording, Transcript, se
 
 if TYPE_CHECKING:
     import ray.data
+
+_log = logging.getLogger(__name__)
 
 ROUNDS = 3
 KILLED = Failure(
@@ -57,6 +62,9 @@ class RayOptions:
     )
     decode_on: str = setting(
         "", "Decode only on machines of the cluster with this Ray label, NAME=VALUE, such as role=cpu.", rows=False
+    )
+    metrics_port: int = setting(
+        0, "Port that serves this machine's metrics to Prometheus, when Ray is started here; 0 takes any.", rows=False
     )
     object_store_gb: float = setting(1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False)
 
@@ -93,9 +101,10 @@ def complete(
     plan: Plan, ledger: Ledger, recordings: Sequence[Recording], runner: Runner
 ) -> Generator[tuple[list[Finished], int], None, None]:
     """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes."""
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
         if not recordings:
             return
+        _tell_round(number, recordings)
         with closing(runner(plan, recordings)) as tables:
             for table in tables:
                 items = list(rows.read_transcripts(table))
@@ -103,6 +112,14 @@ def complete(
         recordings = ledger.missing()
     for recording in recordings:
         yield [ledger.quarantine(recording, LOST)], 0
+
+
+def _tell_round(number: int, recordings: Sequence[Recording]) -> None:
+    _log.info("round", extra={"fields": {"round": number, "recordings": len(recordings)}})
+    if number > 1 and _log.isEnabledFor(logging.INFO):
+        for recording in recordings:
+            fields = {"recording_id": recording.id, "uri": recording.uri, "stage": LOST.stage, "round": number}
+            _log.info("retry", extra={"fields": fields})
 
 
 def local(plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
@@ -119,6 +136,7 @@ class RayRunner:
         self._joined = False
         self._called = False
         self._told: Any = None
+        self._id = secrets.token_hex(8)  # of what the workers report
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
@@ -130,11 +148,13 @@ class RayRunner:
         blocks = pack(Recordings.of(recordings), limit)
         portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
         roll, killers = self._roll(), set[str]()
+        lines = logs.active()
+        job = _Job(self._id, roll, (lines.run_id or "") if lines else None)
         while some := [block.table for block in islice(blocks, portion)]:
             dataset: ray.data.Dataset = ray.data.from_blocks(some)
             del some
             for stage in plan:
-                dataset = _map(dataset, stage, roll)
+                dataset = _map(dataset, stage, job)
             try:
                 yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
                 killers = ray.get(roll.killers.remote())
@@ -162,13 +182,32 @@ class RayRunner:
 
         return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
+    def export(self, samples: Iterable[metrics.Sample]) -> None:
+        """Add to the metrics of this process, which Ray serves to Prometheus where the extra `cluster` is installed."""
+        if self._joined:
+            _record(samples)
+
+    def work(self) -> dict[str, list[metrics.Reading]]:
+        """Return what each worker has done so far, by stage: those that have died, too."""
+        found: defaultdict[str, list[metrics.Reading]] = defaultdict(list)
+        if self._joined:
+            from ray.experimental import internal_kv
+
+            for key in internal_kv._internal_kv_list(f"{self._id}/", namespace=KV):
+                value = internal_kv._internal_kv_get(key, namespace=KV)
+                found[key.decode().split("/")[1]].append(metrics.Reading(**json.loads(value)))
+        return dict(found)
+
     def close(self) -> None:
         """Leave the cluster; a Ray that was started here ends."""
         if self._joined:
             import ray
+            from ray.experimental import internal_kv
 
             self._told = None
+            internal_kv._internal_kv_del(f"{self._id}/", del_by_prefix=True, namespace=KV)
             ray.shutdown()
+            self._joined = False
 
     def _join(self) -> None:
         """Join or start Ray, quietly: what it says of itself goes to its own log files."""
@@ -180,6 +219,7 @@ class RayRunner:
             "num_cpus": max(4, os.cpu_count() or 1),  # tokens, not cores: reading, cutting and marking keep moving
             "include_dashboard": False,
             "object_store_memory": int(self._options.object_store_gb * 1e9),
+            "_metrics_export_port": self._options.metrics_port or None,
         }
         address = self._options.address
         _reach(address)
@@ -197,6 +237,9 @@ class RayRunner:
         self._joined = True
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+            if logs.active():  # what Ray tells becomes an event, too
+                logging.getLogger(name).handlers.clear()
+                logging.getLogger(name).propagate = True
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -272,19 +315,39 @@ class _Actor:
     """
 
     stage: ClassVar[Stage]
-    roll: ClassVar[Any]
+    job: ClassVar[_Job]
 
     def __init__(self) -> None:
-        tell(_Told(self.roll))
+        self.job.join()
         self._transform = self.stage.make()
+        _reporter(self.job.id).keep_reporting()
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         yield from self._transform([table])
+        _reporter(self.job.id).report(at_once=True)
 
 
-def _task(make: Callable[[], Transform], roll: Any, table: pa.Table) -> Iterator[pa.Table]:
-    tell(_Told(roll))
-    yield from make()([table])
+def _task(make: Callable[[], Transform], job: _Job, table: pa.Table) -> Iterator[pa.Table]:
+    job.join()
+    for made in make()([table]):
+        _reporter(job.id).report()
+        yield made
+    _reporter(job.id).report(at_once=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker is told of the job that it works for."""
+
+    id: str  # where it reports
+    roll: Any  # the actor to tell what it is at
+    run_id: str | None  # of its events, which go to its own stderr; None where nobody wants them
+
+    def join(self) -> None:
+        """Let this process work for the job."""
+        tell(_Told(self.roll))
+        if self.run_id is not None:
+            logs.start(self.run_id)
 
 
 class _Told:
@@ -324,7 +387,7 @@ def _nodes() -> tuple[str, set[str]]:
     return ray.get_runtime_context().get_node_id(), alive
 
 
-def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any) -> ray.data.Dataset:
+def _map(dataset: ray.data.Dataset, stage: Stage, job: _Job) -> ray.data.Dataset:
     import ray.data
 
     shape: dict[str, Any] = {
@@ -336,7 +399,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any) -> ray.data.Dataset
     if stage.labels:
         shape["label_selector"] = dict(stage.labels)
     if stage.actors is None:
-        return dataset.map_batches(partial(_task, stage.make, roll), **shape)
+        return dataset.map_batches(partial(_task, stage.make, job), **shape)
     low, high = stage.actors
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
@@ -344,9 +407,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any) -> ray.data.Dataset
         max_concurrent_calls_per_actor=CALLS,
         enable_true_multi_threading=True,
     )
-    return dataset.map_batches(
-        type(stage.name.title(), (_Actor,), {"stage": stage, "roll": roll}), compute=pool, **shape
-    )
+    return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage, "job": job}), compute=pool, **shape)
 
 
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
@@ -357,6 +418,40 @@ PORTION, MOST_BLOCKS = 5_000, 50_000
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
 GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
 GPU_BATCH = 8  # passages
+
+
+KV = "bulkscribe"  # where workers' reports stand in the cluster's key-value store, as RUN/STAGE/WORKER
+
+
+@cache
+def _reporter(run: str) -> metrics.Reporter:
+    """Make this worker's reporter. What it puts outlives it, and costs no process, as an actor to report to would."""
+    import ray
+    from ray.experimental import internal_kv
+
+    worker = ray.get_runtime_context().get_worker_id()
+
+    def put(stage: str, reading: metrics.Reading) -> None:
+        internal_kv._internal_kv_put(f"{run}/{stage}/{worker}", json.dumps(asdict(reading)), namespace=KV)
+
+    return metrics.Reporter(put, _record)
+
+
+@cache
+def _instruments() -> dict[metrics.Metric, Any]:
+    """Make Ray's counters and gauges, once a process."""
+    from ray.util.metrics import Counter, Gauge
+
+    return {one: (Counter if one.counter else Gauge)(one.name, one.doc, one.tags) for one in metrics.METRICS}
+
+
+def _record(samples: Iterable[metrics.Sample]) -> None:
+    for sample in samples:
+        instrument, tags = _instruments()[sample.metric], dict(zip(sample.metric.tags, sample.tags, strict=True))
+        if not sample.metric.counter:
+            instrument.set(sample.value, tags)
+        elif sample.value > 0:  # Ray takes no other
+            instrument.inc(sample.value, tags)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ Knows no Ray and no files of the output.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import defaultdict, deque
@@ -19,7 +20,7 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from pipeline import rows, score, storage
+from pipeline import logs, metrics, rows, score, storage
 from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
@@ -127,7 +128,9 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
 
 def _cut_here(options: CutOptions, stores: StoreOptions, recording: Recording) -> Iterator[Passage | Outcome]:
     storage.configure(stores)  # of this worker
-    return cut(recording, options)
+    logs.subject(recording_id=recording.id, uri=recording.uri)
+    yield from cut(recording, options)
+    logs.subject()
 
 
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together
@@ -142,7 +145,7 @@ def cut_tables(
     """
     pack: list[Passage | Outcome] = []
     for recording in _spared(tables):
-        for item in cut_one(recording):
+        for item in metrics.timed("cut", cut_one(recording)):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
                 yield rows.passages_table(pack)
@@ -186,7 +189,10 @@ class Transcribe:
 
     def __init__(self, options: WhisperOptions, ahead: int = 64) -> None:
         """Load the engine. A caller hands over at most `ahead` passages before it waits for an answer."""
+        # Threads that wait for each other by spinning took cores from other processes: all were 3 to 6 times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when the engine loads torch
         self._engine = load_engine(options)
+        self._meter = metrics.meter("transcribe")
         self._ahead = ahead
         self._inbox: Inbox = queue.SimpleQueue()
         self._suspects: Inbox = queue.SimpleQueue()  # at which a worker has died: each has the engine for itself
@@ -215,6 +221,7 @@ class Transcribe:
                     ready = self._answers(answers)
                     pending -= len(ready)
                     yield rows.transcripts_table(ready)
+                self._meter.take()
                 (self._suspects if died else self._inbox).put((item, answers))
                 pending += 1
             if closing or not answers.empty():
@@ -253,6 +260,7 @@ class Transcribe:
                     return
                 if transcript is None:
                     continue
+                self._meter.give()
                 key = key_of(transcript.recording_id, transcript.passage)
                 self._waiting[key].popleft().put(transcript)
                 if not self._waiting[key]:

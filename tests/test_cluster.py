@@ -45,10 +45,10 @@ def container(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def transcribe_values(line: str) -> dict[str, Any]:
-    """Return the values of a `bulkscribe transcribe` line as the command reads them; click's error for a wrong one."""
-    program, name, *arguments = shlex.split(line)
-    assert (program, name) == ("bulkscribe", "transcribe")
-    return command.make_context(name, arguments).params
+    """Return the values of a `python -m jobs transcribe` line as the command reads them; click's error otherwise."""
+    program, *arguments = line.split(" transcribe ")
+    assert program == "python -m jobs"
+    return command.make_context("transcribe", shlex.split(arguments[0])).params
 
 
 def test_ray_accepts_the_cluster_file_with_its_defaults_filled_in(cluster: dict[str, Any]) -> None:
@@ -75,12 +75,48 @@ def test_only_gpu_machines_get_the_gpu_image(cluster: dict[str, Any]) -> None:
         assert image.endswith("-gpu") == ("GPU" in kind["resources"]), name
 
 
+def submitted(text: str) -> list[str]:
+    """Return what is submitted in a text, as one line each: comment signs and continued lines are taken out."""
+    flat = re.sub(r"\\\n#? *", "", text)
+    return [match.strip() for match in re.findall(r"ray job submit .*? -- (.*)", flat)]
+
+
+def labels(kind: dict[str, Any]) -> str:
+    """Return the labels of a kind of machine as `--decode-on` takes one."""
+    ((name, value),) = kind["labels"].items()
+    return f"{name}={value}"
+
+
 def test_job_in_the_cluster_file_is_one_that_the_command_takes_and_fills_the_gpus(cluster: dict[str, Any]) -> None:
-    comment = (ROOT / "ray_cluster.yaml").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^# +(bulkscribe .*)$", comment, re.MULTILINE)
-    values = transcribe_values(line)
+    (line,) = submitted((ROOT / "ray_cluster.yaml").read_text(encoding="utf-8"))
+    values, kinds = transcribe_values(line), cluster["available_node_types"]
     assert values["address"] == "auto"
-    assert values["actors"] == f"1:{cluster['available_node_types']['gpu']['max_workers']}"
+    assert values["actors"] == str(kinds["gpu"]["max_workers"])
+    assert values["decode_on"] == labels(kinds["cpu"]) != labels(kinds["gpu"])
+
+
+def test_job_in_the_kubernetes_file_decodes_on_its_cpu_workers(kubernetes: dict[str, Any]) -> None:
+    values, kinds = transcribe_values(kubernetes["entrypoint"]), groups(kubernetes)
+    assert values["decode_on"] == labels(kinds["cpu"]) != labels(kinds["gpu"])
+    assert kubernetes["rayClusterSpec"]["autoscalerOptions"]["version"] == "v2"
+
+
+def test_jobs_in_the_documentation_are_ones_that_the_command_takes() -> None:
+    lines = submitted((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"))
+    assert lines
+    for line in lines:
+        assert transcribe_values(line)["address"] == "auto"
+
+
+def test_all_machines_serve_their_metrics_at_the_port_of_the_documentation(
+    cluster: dict[str, Any], kubernetes: dict[str, Any]
+) -> None:
+    (port,) = set(re.findall(r":(80\d\d)\b", (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")))
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert f"--metrics-export-port={port}" in cluster[key][-1]
+    ray = kubernetes["rayClusterSpec"]
+    for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
+        assert group["rayStartParams"]["metrics-export-port"] == port
 
 
 def test_ray_is_the_same_everywhere(cluster: dict[str, Any], kubernetes: dict[str, Any]) -> None:
@@ -109,5 +145,5 @@ def test_kubernetes_workers_come_when_needed_and_the_head_does_no_work(kubernete
 def test_each_kubernetes_gpu_worker_has_one_gpu_and_there_are_as_many_as_actors(kubernetes: dict[str, Any]) -> None:
     gpu = groups(kubernetes)["gpu"]
     assert container(gpu)["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert transcribe_values(kubernetes["entrypoint"])["actors"] == f"1:{gpu['maxReplicas']}"
+    assert transcribe_values(kubernetes["entrypoint"])["actors"] == str(gpu["maxReplicas"])
     assert "nvidia.com/gpu" not in container(groups(kubernetes)["cpu"])["resources"]["limits"]

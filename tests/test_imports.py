@@ -18,11 +18,12 @@ ROOT = Path(__file__).parent.parent
 ROWS: list[list[set[str]]] = [
     [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors", "pipeline.processes"}],
     [
-        {"pipeline.storage", "pipeline.stores", "pipeline.uris"},
+        {"pipeline.storage", "pipeline.stores", "pipeline.logs", "pipeline.uris"},
         {"pipeline.decode", "pipeline.ffmpeg_log"},
         {"pipeline.speech"},
         {"pipeline.passages"},
         {"pipeline.score"},
+        {"pipeline.metrics"},
         {"pipeline.subtitles"},
         {"pipeline.attempts"},
         {"pipeline.whisper"},

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
 from clusters import add, cluster, nodes_of, noting, seen
 from ray.cluster_utils import Cluster
-from tables import assert_same_tables, assert_whole
+from tables import assert_same_tables, assert_whole, read_table
 
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
@@ -24,7 +31,8 @@ from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_
 from pipeline.types import Recording
 from pipeline.whisper.options import WhisperOptions
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples" / "audio"
 
 
 def plan(machines: RayOptions, gpus: float, passage_max_s: float = 90) -> Plan:
@@ -61,10 +69,10 @@ def removing(made: Cluster, ray: RayRunner, words: Path, stage: str, removed: li
     """Return a runner that kills, by SIGKILL, a node where `stage` runs when the first transcripts have come."""
 
     def runner(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
-        for number, table in enumerate(ray(steps, recordings)):
+        for table in ray(steps, recordings):
             busy = nodes_of(words, stage)
             victims = [node for node in made.worker_nodes if node.node_id in busy]
-            if number >= 3 and victims and not removed:
+            if victims and not removed:
                 made.remove_node(victims[0], allow_graceful=False)
                 removed.append(victims[0].node_id)
             yield table
@@ -151,3 +159,49 @@ def test_killed_node_of_a_model_actor_loses_and_doubles_nothing(tmp_path: Path, 
 def test_label_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="--decode-on cpu is not NAME=VALUE"):
         _ = RayOptions(decode_on="cpu").decode_labels
+
+
+@pytest.mark.slow
+def test_job_that_is_submitted_with_its_working_directory_runs_on_the_workers(short: Path, tmp_path: Path) -> None:
+    port, ray = free_port(), Path(sys.executable).with_name("ray")
+    ports = {"dashboard_port": port, "dashboard_agent_listen_port": free_port()}
+    on_path = {"PATH": os.pathsep.join([str(ray.parent), os.environ["PATH"]])}  # jobs call this Python `python`
+    with patch.dict(os.environ, on_path), cluster(short, include_dashboard=True, **ports) as made:
+        add(made, "cpu", cpus=3)
+        job = [
+            "python",
+            "-m",
+            "jobs",
+            "transcribe",
+            "examples/audio",
+            "--out",
+            str(tmp_path / "out"),
+            "--model",
+            "fake",
+        ]
+        job += ["--address", "auto", "--decode-on", "role=cpu"]
+        where = ["--address", f"http://127.0.0.1:{port}", "--working-dir", "."]
+        done = submit([str(ray), "job", "submit", *where, "--", *job])
+    assert done.returncode == 0, done.stdout + done.stderr
+    (counts,) = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert (counts["ok"], counts["failed"]) == (8, 1)
+    assert_whole(str(tmp_path / "out"))
+    uris = {row["uri"] for row in read_table(str(tmp_path / "out"), "recordings")}
+    assert all("working_dir_files" in uri for uri in uris)  # of the copy that was sent
+
+
+def submit(line: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Submit a job and wait for its end; a cluster that has just started may not take any yet."""
+    for _ in range(20):
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(2)
+    return done
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

@@ -6,6 +6,7 @@ Duty: patience, for the stores whose library does not have it in the form that w
 from __future__ import annotations
 
 import io
+import logging
 import os
 import random
 import time
@@ -19,6 +20,8 @@ from pipeline.stores.options import configured
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _PIECE = 1 << 16  # bytes: what is lost of a connection that breaks
+
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Faults = Callable[[], AbstractContextManager[None]]
@@ -125,4 +128,7 @@ def _wait(error: OpenError, failures: int) -> None:
         raise error
     asked = error.after_s if isinstance(error, Busy) else 0.0
     pause = _FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.5, 1.0)  # not all clients at the same moment
-    time.sleep(min(max(pause, asked), _LONGEST_PAUSE_S))
+    pause = min(max(pause, asked), _LONGEST_PAUSE_S)
+    told = {"stage": error.stage, "kind": error.kind, "message": str(error), "failures": failures, "pause_s": pause}
+    _log.info("store_retry", extra={"fields": told})
+    time.sleep(pause)

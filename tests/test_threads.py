@@ -1,0 +1,42 @@
+"""How the processes of a job wait for each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "audio" / "es_centralita.opus"
+
+
+def policies(folder: Path, runner: str, **environment: str) -> set[str]:
+    """Run the real model and return the policies that OpenMP names as it is loaded, in any of the job's processes."""
+    arguments = ["transcribe", str(EXAMPLE), "--out", str(folder / "out"), "--model", "base", "--runner", runner]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    with tempfile.TemporaryDirectory(prefix="ray") as short:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs", *arguments],
+            cwd=ROOT,
+            env=inherited | {"OMP_DISPLAY_ENV": "TRUE", "RAY_TMPDIR": short} | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=True,
+        )
+        of_workers = [path.read_text(errors="replace") for path in Path(short).rglob("worker-*.err")]
+    return set(re.findall(r"OMP_WAIT_POLICY ?= ?'(\w+)'", done.stderr + "".join(of_workers)))
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_threads_wait_asleep(tmp_path: Path, runner: str) -> None:
+    assert policies(tmp_path, runner) == {"PASSIVE"}
+
+
+def test_users_own_policy_is_kept(tmp_path: Path) -> None:
+    assert policies(tmp_path, "local", OMP_WAIT_POLICY="ACTIVE") == {"ACTIVE"}
