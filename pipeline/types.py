@@ -140,6 +140,8 @@ class Segment:
     no_speech_prob: float
     temperature: float
     attempts: tuple[Attempt, ...]
+    evidence: float | None = None  # nats: log p(text | audio) - log p(text | silence), over its text tokens
+    evidence_per_token: float | None = None  # nats
     speech_ratio: float | None = None  # share of the segment under detected speech
     flags: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()

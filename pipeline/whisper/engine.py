@@ -23,6 +23,7 @@ from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
 from pipeline.whisper.device import resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
+from pipeline.whisper.evidence import Claim, silence, weigh
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
@@ -62,6 +63,7 @@ class WhisperEngine:
         self.threads = max(1, threads // 2)
         encoding = threads - self.threads if self.device.type == "cpu" else 0
         self.encoders = Encoders(self.model, self.tokens.layout, encoding)
+        self.silence = silence(self.model)
         self.prepare(options)
 
     def prepare(self, options: WhisperOptions) -> None:
@@ -98,7 +100,7 @@ class WhisperEngine:
                 if isinstance(passage, Passage):
                     yield from self._next_window(self._reel(passage), first.waiting)
             try:
-                accepted += self._decode(first, again, steps)
+                accepted += self._weighed(self._decode(first, again, steps))
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
             except torch.OutOfMemoryError:
                 if self.slots == 1:
@@ -207,10 +209,25 @@ class WhisperEngine:
             window = slots.jobs[slot]
             best = likeliest(slots.candidates(slot), self.options.length_penalty)
             stands = window.judge(best, slots.no_speech_prob(slot), self.tokens, self.options)
-            if self.options.words or not stands:
+            if window.chosen or not stands:
                 window.encoding = kept(slots.audio(slot))
             slots.release(slot)
             yield window, stands
+
+    def _weighed(self, accepted: list[Window]) -> list[Window]:
+        """Weigh the texts that stand against silence."""
+        spoken = [window for window in accepted if window.chosen and window.chosen.candidate.tokens]
+        if spoken:
+            found = weigh(self.model, [self._claim(window) for window in spoken], self.silence)
+            for window, (heard, quiet) in zip(spoken, found, strict=True):
+                window.evidence = (heard - quiet).tolist()
+        return accepted
+
+    def _claim(self, window: Window) -> Claim:
+        assert window.chosen is not None
+        assert window.encoding is not None
+        prompt, _ = self._prompt(window)
+        return Claim(prompt, window.chosen.candidate.tokens, window.encoding.result().audio)
 
     def _timed(self, accepted: list[Window], busy: int) -> list[tuple[Window, Timed]]:
         """Return the windows that can be written down now, with the times of their words if they are asked for.

@@ -88,6 +88,7 @@ class Window:
     language_probability: float | None = None
     tries: list[Try] = field(default_factory=list)
     chosen: Try | None = None  # that stands; None for silence
+    evidence: list[float] = field(default_factory=list)  # nats, of each of its tokens
 
     @classmethod
     def next(cls, reel: Reel) -> Window:
@@ -139,13 +140,15 @@ class Window:
         keeps_context = options.context == "passage" and self.tries[-1].scores.temperature <= CONTEXT_RESET_TEMPERATURE
         if not keeps_context:
             reel.context = []
+        at = 0
         for piece, bound, mine in zip(done.pieces, bounds, words, strict=True):
+            evidence = self._evidence(slice(at, at := at + len(piece.tokens)), tokens)
             text = tokens.decode(list(piece.tokens)).strip()
             start, end = self._sample(bound.start), self._sample(bound.end)
             # What starts in the padding behind the audio was not said: as empty as a segment without length.
             if text and start != end:
                 reel.context += piece.tokens if keeps_context else ()
-                reel.segments.append(self._segment(start, end, text, self.chosen, mine, options))
+                reel.segments.append(self._segment(start, end, text, self.chosen, evidence, mine, options))
         reel.seek = self.start + done.advance
         last = max((word.end for mine in words for word in mine), default=0.0)
         if last:
@@ -162,8 +165,21 @@ class Window:
         """Return the sample at a time of the recording, inside the passage."""
         return min(round(seconds * SAMPLE_RATE), self.reel.passage.span.end)
 
+    def _evidence(self, piece: slice, tokens: Tokens) -> list[float]:
+        """Return the evidence of the text tokens of a piece."""
+        assert self.chosen is not None
+        pairs = zip(self.chosen.candidate.tokens[piece], self.evidence[piece], strict=True)
+        return [nats for token, nats in pairs if token < tokens.layout.eot]
+
     def _segment(
-        self, start: int, end: int, text: str, chosen: Try, words: list[Timing], options: WhisperOptions
+        self,
+        start: int,
+        end: int,
+        text: str,
+        chosen: Try,
+        evidence: list[float],
+        words: list[Timing],
+        options: WhisperOptions,
     ) -> Segment:
         return Segment(
             start=start,
@@ -177,6 +193,8 @@ class Window:
             no_speech_prob=chosen.no_speech_prob,
             temperature=chosen.scores.temperature,
             attempts=tuple(one.scores for one in self.tries),
+            evidence=sum(evidence),
+            evidence_per_token=sum(evidence) / len(evidence),
             words=tuple(
                 Word(
                     self._sample(word.start),
