@@ -76,6 +76,8 @@ _SEGMENT = [
     ("no_speech_prob", pa.float64()),
     ("temperature", pa.float64()),
     ("attempts", pa.list_(pa.struct(_ATTEMPT))),
+    ("evidence", pa.float64()),
+    ("evidence_per_token", pa.float64()),
     ("speech_ratio", pa.float64()),
     ("flags", pa.list_(pa.string())),
     ("words", pa.list_(pa.struct(_WORD))),
