@@ -45,6 +45,8 @@ class FakeEngine:
                     no_speech_prob=0.0,
                     temperature=0.0,
                     attempts=(Attempt(0.0, -0.25, 1.0),),
+                    evidence=100.0,
+                    evidence_per_token=5.0,
                 )
                 for span in passage.spans
             )

@@ -33,7 +33,9 @@ LASTING = Failure("decode", "broken", "moov atom not found")
 def segment(start: int, end: int, text: str, *words: Word) -> Segment:
     """Return a segment; times in samples."""
     attempts = (Attempt(0.0, -0.2, 1.1),)
-    return Segment(start, end, text, "en", 0.9, "transcribe", -0.2, 1.1, 0.1, 0.0, attempts, 1.0, (), words)
+    return Segment(
+        start, end, text, "en", 0.9, "transcribe", -0.2, 1.1, 0.1, 0.0, attempts, speech_ratio=1.0, words=words
+    )
 
 
 def transcript(index: int, start_s: int, end_s: int, text: str = "Hello.", id_: str = "aa", *words: Word) -> Transcript:

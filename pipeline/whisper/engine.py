@@ -39,6 +39,7 @@ from pipeline.whisper.weights import load
 from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
 LOOK = 16  # steps between two looks at whether lines have become loops
+WEIGHED = 8  # windows whose texts are weighed at once: their audio is copied for it
 AHEAD = 2  # windows that are encoded while all slots are taken
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 
@@ -100,7 +101,8 @@ class WhisperEngine:
                 if isinstance(passage, Passage):
                     yield from self._next_window(self._reel(passage), first.waiting)
             try:
-                accepted += self._weighed(self._decode(first, again, steps))
+                accepted += self._decode(first, again, steps)
+                self._weigh(accepted)
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
             except torch.OutOfMemoryError:
                 if self.slots == 1:
@@ -209,25 +211,25 @@ class WhisperEngine:
             window = slots.jobs[slot]
             best = likeliest(slots.candidates(slot), self.options.length_penalty)
             stands = window.judge(best, slots.no_speech_prob(slot), self.tokens, self.options)
-            if window.chosen or not stands:
+            if not stands or (window.says and (self.options.words or self.options.evidence)):
                 window.encoding = kept(slots.audio(slot))
             slots.release(slot)
             yield window, stands
 
-    def _weighed(self, accepted: list[Window]) -> list[Window]:
-        """Weigh the texts that stand against silence."""
-        spoken = [window for window in accepted if window.chosen and window.chosen.candidate.tokens]
-        if spoken:
-            found = weigh(self.model, [self._claim(window) for window in spoken], self.silence)
-            for window, (heard, quiet) in zip(spoken, found, strict=True):
+    def _weigh(self, accepted: list[Window]) -> None:
+        """Weigh the texts that stand against silence, where that is not done yet."""
+        claims = [window for window in accepted if window.says and not window.evidence] if self.options.evidence else []
+        for begin in range(0, len(claims), WEIGHED):
+            some = claims[begin : begin + WEIGHED]
+            found = weigh(self.model, [self._claim(window) for window in some], self.silence)
+            for window, (heard, quiet) in zip(some, found, strict=True):
                 window.evidence = (heard - quiet).tolist()
-        return accepted
 
     def _claim(self, window: Window) -> Claim:
-        assert window.chosen is not None
+        # Without context: a text that only goes on with what was said before has no evidence of its own.
         assert window.encoding is not None
-        prompt, _ = self._prompt(window)
-        return Claim(prompt, window.chosen.candidate.tokens, window.encoding.result().audio)
+        prompt, _ = self._prompt(window, [])
+        return Claim(prompt, window.says, window.encoding.result().audio)
 
     def _timed(self, accepted: list[Window], busy: int) -> list[tuple[Window, Timed]]:
         """Return the windows that can be written down now, with the times of their words if they are asked for.
@@ -256,17 +258,21 @@ class WhisperEngine:
         if not window.language:
             window.language, probability = window.reel.language.add(encoded.languages, weight=encoded.speech)
             window.language_probability = probability if self.tokens.layout.multilingual else None
-        prompt, sot = self._prompt(window)
+        prompt, sot = self._prompt(window, self._before(window))
         recording, temperature = window.reel.passage.recording_id, self.options.temperatures[len(window.tries)]
         seeds = tuple(_seed(recording, window.origin, temperature, i) for i in range(width))
         return Order(window, prompt, sot, encoded.audio, Draw(temperature, seeds))
 
-    def _prompt(self, window: Window) -> tuple[list[int], int]:
-        """Return the window's prompt and the place of start of transcript in it. At most 223 tokens stand before it."""
+    def _before(self, window: Window) -> list[int]:
+        """Return what stands before the window's start of transcript: at most 223 tokens."""
         options = self.options
         hot = self.tokens.encode(" " + options.hotwords.strip())[:MAX_CONTEXT] if options.hotwords else []
         room = MAX_CONTEXT - len(hot)
-        before = hot + (window.reel.context[-room:] if room else [])
+        return hot + (window.reel.context[-room:] if room else [])
+
+    def _prompt(self, window: Window, before: list[int]) -> tuple[list[int], int]:
+        """Return the window's prompt and the place of start of transcript in it."""
+        options = self.options
         prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
         return prompt + (self.tokens.encode(" " + options.prefix.strip()) if options.prefix else []), sot
 

@@ -55,9 +55,7 @@ def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor
         for audio in (heard, quiet.expand(-1, -1, len(claims), -1, -1, -1))
     ]
     both = model.decoder(feeds)
-    return [
-        torch.stack([_logprobs(model, hidden[row], one) for hidden in both]) for row, one in enumerate(claims)
-    ]
+    return [torch.stack([_logprobs(model, hidden[row], one) for hidden in both]) for row, one in enumerate(claims)]
 
 
 def _cache(model: Whisper, rows: int, longest: int) -> Tensor:
@@ -68,10 +66,8 @@ def _logprobs(model: Whisper, hidden: Tensor, claim: Claim) -> Tensor:
     """hidden [T', D] of all inputs -> the log-probability of each of the claim's tokens [T]."""
     begin = len(claim.prompt) - 1
     wanted = torch.tensor(claim.tokens, device=hidden.device)
-    parts = []
-    for states, tokens in zip(
-        hidden[begin : begin + len(wanted)].split(ROWS), wanted.split(ROWS), strict=True
-    ):
+    spoken, parts = hidden[begin : begin + len(wanted)], []
+    for states, tokens in zip(torch.split(spoken, ROWS), torch.split(wanted, ROWS), strict=True):
         logits = model.decoder.logits(states)
         parts.append(logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1))
     return torch.cat(parts)

@@ -37,6 +37,7 @@ class WhisperOptions:
         0.6, "A window above this no-speech probability and below the log-probability threshold is silence."
     )
     words: bool = setting(False, "Time each word, too; that does not change the text.")
+    evidence: bool = setting(True, "Weigh each text against silence: how much of it the audio has said.")
     context: str = setting(
         "passage", "Prompt a window with the text before it in its passage, or not.", choices=("none", "passage")
     )

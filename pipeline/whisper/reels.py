@@ -120,6 +120,11 @@ class Window:
         self.chosen = _best(self.tries, options) if failed else self.tries[-1]
         return True
 
+    @property
+    def says(self) -> list[int]:
+        """The tokens that stand, timestamps included; none for silence."""
+        return self.chosen.candidate.tokens if self.chosen else []
+
     def text(self, tokens: Tokens) -> list[int]:
         """Return the tokens of the text that stands, without timestamps and an unfinished tail."""
         if self.chosen is None:
@@ -166,10 +171,8 @@ class Window:
         return min(round(seconds * SAMPLE_RATE), self.reel.passage.span.end)
 
     def _evidence(self, piece: slice, tokens: Tokens) -> list[float]:
-        """Return the evidence of the text tokens of a piece."""
-        assert self.chosen is not None
-        pairs = zip(self.chosen.candidate.tokens[piece], self.evidence[piece], strict=True)
-        return [nats for token, nats in pairs if token < tokens.layout.eot]
+        """Return the evidence of the text tokens of a piece; nothing where it was not weighed."""
+        return [nats for token, nats in zip(self.says[piece], self.evidence[piece]) if token < tokens.layout.eot]  # noqa: B905
 
     def _segment(
         self,
@@ -193,8 +196,8 @@ class Window:
             no_speech_prob=chosen.no_speech_prob,
             temperature=chosen.scores.temperature,
             attempts=tuple(one.scores for one in self.tries),
-            evidence=sum(evidence),
-            evidence_per_token=sum(evidence) / len(evidence),
+            evidence=sum(evidence) if evidence else None,
+            evidence_per_token=sum(evidence) / len(evidence) if evidence else None,
             words=tuple(
                 Word(
                     self._sample(word.start),

@@ -1,0 +1,98 @@
+"""Evidence: what the audio adds to a text's likelihood, held to the reference implementation's network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+import whisper
+from speech_examples import LANGUAGES, answers, clip, passage, with_options
+
+from pipeline.types import SAMPLE_RATE, Passage, Pcm, Segment, Span
+from pipeline.whisper import mel as audio
+from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.evidence import Claim, silence, weigh
+from pipeline.whisper.options import WhisperOptions
+
+PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,), dtype="float32")
+TEXTS = {
+    "es_centralita.opus": " Gracias por llamar a la centralita.",
+    "fr_standard.m4a": " Merci. Au revoir et à bientôt, mes amis.",
+}
+
+
+@pytest.fixture(scope="module")
+def engine() -> WhisperEngine:
+    return WhisperEngine(PLAIN)
+
+
+def claim(engine: WhisperEngine, pcm: Pcm, language: str, text: str) -> Claim:
+    """Return a text between timestamps, claimed to be in the audio."""
+    prompt, _ = engine.tokens.prompt(language, "transcribe", [], timestamps=True)
+    first = engine.tokens.layout.first_timestamp
+    mel = audio.window(audio.log_mel(torch.from_numpy(pcm), engine.model.dims.mel_bands), 0, len(pcm) // audio.HOP)
+    (encoded,) = engine.encoders.encode(mel[None])
+    return Claim(prompt, [first + 10, *engine.tokens.encode(text), first + 200], encoded.audio)
+
+
+@torch.inference_mode()
+def expected(engine: WhisperEngine, samples: Pcm, one: Claim) -> torch.Tensor:
+    """Return the log-probability of each token by the reference's spectrogram and network."""
+    floats = samples.astype(np.float32) / 32_768
+    content = whisper.log_mel_spectrogram(floats, padding=30 * SAMPLE_RATE)[:, : len(samples) // 160]
+    mel = whisper.pad_or_trim(content, 3000)
+    logits = reference.model(engine.model)(mel[None], torch.tensor([one.prompt + one.tokens]))
+    before = logits[0, len(one.prompt) - 1 : -1].log_softmax(1)
+    found: torch.Tensor = before.gather(1, torch.tensor(one.tokens)[:, None])[:, 0]
+    return found
+
+
+def test_log_probabilities_with_audio_and_with_silence_equal_the_reference(engine: WhisperEngine) -> None:
+    heard = {name: clip(passage(name, LANGUAGES[name]), 12).pcm for name in TEXTS}
+    claims = [claim(engine, heard[name], LANGUAGES[name], text) for name, text in TEXTS.items()]
+    zeros = np.zeros(30 * SAMPLE_RATE, np.int16)
+    for name, one, found in zip(TEXTS, claims, weigh(engine.model, claims, silence(engine.model)), strict=True):
+        torch.testing.assert_close(found[0], expected(engine, heard[name], one), atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(found[1], expected(engine, zeros, one), atol=2e-3, rtol=1e-3)
+
+
+def test_segments_have_the_evidence_of_their_text_tokens(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = []
+
+    def noted(*arguments: object) -> list[torch.Tensor]:
+        found = weigh(*arguments)  # type: ignore[arg-type]
+        for one, (with_audio, without) in zip(arguments[1], found, strict=True):  # type: ignore[call-overload]
+            is_text = torch.tensor(one.tokens) < engine.tokens.layout.eot
+            sums.append((float((with_audio - without)[is_text].sum()), int(is_text.sum())))
+        return found
+
+    monkeypatch.setattr("pipeline.whisper.engine.weigh", noted)
+    one = clip(passage("es_centralita.opus", "es"), 28)
+    found = answers(with_options(engine, WhisperOptions(context="none", timestamps=False, dtype="float32")), one)
+    segments = found[one.recording_id].segments
+    assert len(segments) == len(sums)  # without timestamps a window is a segment
+    for segment, (nats, count) in zip(segments, sums, strict=True):
+        assert segment.evidence == pytest.approx(nats, rel=1e-4)
+        assert segment.evidence_per_token == pytest.approx(nats / count, rel=1e-4)
+
+
+def test_text_of_noise_has_less_evidence_than_speech(engine: WhisperEngine) -> None:
+    noise = np.random.default_rng(5).normal(0, 300, 20 * SAMPLE_RATE).astype(np.int16)
+    empty = Passage("noise", 0, 0, noise, (Span(0, len(noise)),), "en")
+    open_gates = WhisperOptions(no_speech_threshold=1.0, logprob_threshold=-9.0, dtype="float32")
+    listening = with_options(engine, open_gates)
+    invented = said(listening, empty)
+    spoken = [one for name, language in list(LANGUAGES.items())[:2] for one in said(listening, passage(name, language))]
+    assert invented
+    least = min(one.evidence_per_token or 0 for one in spoken if len(one.text) > 20)
+    assert max(one.evidence_per_token or 0 for one in invented) < least
+
+
+def said(engine: WhisperEngine, one: Passage) -> tuple[Segment, ...]:
+    """Return the segments of a passage."""
+    return answers(engine, one)[one.recording_id].segments
