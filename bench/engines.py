@@ -36,8 +36,8 @@ from pipeline.decode import find_ffmpeg
 HERE = Path(__file__).parent
 WARM = [{"uri": str(HERE.parent / "examples/audio/es_centralita.opus"), "language": "es", "multilingual": False}]
 SYSTEMS = (
-    "ours",
-    "ours beam=5",
+    "ours evidence=false",
+    "ours evidence=false beam=5",
     "faster-whisper batch_size=8 beam_size=1",
     "faster-whisper batch_size=8 beam_size=5",
     "faster-whisper beam_size=1",

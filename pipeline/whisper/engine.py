@@ -218,7 +218,11 @@ class WhisperEngine:
 
     def _weigh(self, accepted: list[Window]) -> None:
         """Weigh the texts that stand against silence, where that is not done yet."""
-        claims = [window for window in accepted if window.says and not window.evidence] if self.options.evidence else []
+        claims = (
+            [window for window in accepted if not window.evidence and window.text(self.tokens)]
+            if self.options.evidence
+            else []
+        )
         for begin in range(0, len(claims), WEIGHED):
             some = claims[begin : begin + WEIGHED]
             found = weigh(self.model, [self._claim(window) for window in some], self.silence)
@@ -229,7 +233,7 @@ class WhisperEngine:
         # Without context: a text that only goes on with what was said before has no evidence of its own.
         assert window.encoding is not None
         prompt, _ = self._prompt(window, [])
-        return Claim(prompt, window.says, window.encoding.result().audio)
+        return Claim(prompt, window.says, self.tokens.layout.eot, window.encoding.result().audio)
 
     def _timed(self, accepted: list[Window], busy: int) -> list[tuple[Window, Timed]]:
         """Return the windows that can be written down now, with the times of their words if they are asked for.

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.whisper.mel import WINDOW_FRAMES, log_mel
 from pipeline.whisper.model import CACHE_STEP, Feed, Whisper
 
-ROWS = 128  # tokens whose logits are in memory at a time: 27 MB of float32
+ROWS = 32  # tokens whose logits are made at a time: they fit a CPU's cache, 7 MB of float32
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Claim:
 
     prompt: list[int]  # all before the first token
     tokens: list[int]  # timestamps included
+    eot: int  # text tokens are those below it
     audio: Tensor  # cross keys and values [L, 2, H, A, E]
 
 
@@ -37,7 +38,7 @@ def silence(model: Whisper) -> Tensor:
 
 @torch.inference_mode()
 def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor]:
-    """Return for each claim log p(token | audio) and log p(token | silence) of its tokens: float32 [2, T], nats.
+    """Return for each claim log p(token | audio) and log p(token | silence) of its text tokens: float32 [2, T], nats.
 
     Both from raw logits over the whole vocabulary, with the same prompt and the same tokens before each.
     """
@@ -49,13 +50,13 @@ def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor
         fed[row, : len(inputs)] = torch.tensor(inputs)
     fed = fed.to(device)
     positions = torch.arange(longest, device=device).expand(len(claims), -1)
-    heard = torch.stack([one.audio for one in claims], 2)
+    heard = torch.stack([one.audio for one in claims], 2) if len(claims) > 1 else claims[0].audio[:, :, None]
     feeds = [
         Feed(fed, positions, _cache(model, len(claims), longest), audio, longest)
         for audio in (heard, quiet.expand(-1, -1, len(claims), -1, -1, -1))
     ]
-    both = model.decoder(feeds)
-    return [torch.stack([_logprobs(model, hidden[row], one) for hidden in both]) for row, one in enumerate(claims)]
+    both = torch.stack(model.decoder(feeds))  # [2, N, T', D]
+    return [_logprobs(model, both[:, row], one) for row, one in enumerate(claims)]
 
 
 def _cache(model: Whisper, rows: int, longest: int) -> Tensor:
@@ -63,11 +64,18 @@ def _cache(model: Whisper, rows: int, longest: int) -> Tensor:
 
 
 def _logprobs(model: Whisper, hidden: Tensor, claim: Claim) -> Tensor:
-    """hidden [T', D] of all inputs -> the log-probability of each of the claim's tokens [T]."""
-    begin = len(claim.prompt) - 1
-    wanted = torch.tensor(claim.tokens, device=hidden.device)
-    spoken, parts = hidden[begin : begin + len(wanted)], []
-    for states, tokens in zip(torch.split(spoken, ROWS), torch.split(wanted, ROWS), strict=True):
-        logits = model.decoder.logits(states)
-        parts.append(logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1))
-    return torch.cat(parts)
+    """hidden [2, T', D] of all inputs -> the log-probabilities of the claim's text tokens [2, T]."""
+    before = len(claim.prompt) - 1
+    places = [before + at for at, token in enumerate(claim.tokens) if token < claim.eot]
+    states = hidden[:, places]
+    text = torch.tensor([token for token in claim.tokens if token < claim.eot], device=hidden.device)
+    each = zip(torch.split(states.flatten(0, 1), ROWS), torch.split(text.repeat(2), ROWS), strict=True)
+    return torch.cat([_of(model.decoder.logits(some), tokens) for some, tokens in each]).view(2, -1)
+
+
+def _of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probability of a token each: logits [M, vocabulary], which are lost, and tokens [M] -> [M]."""
+    highest = logits.amax(1, keepdim=True)
+    chosen = logits.gather(1, tokens[:, None]) - highest
+    total = logits.sub_(highest).exp_().sum(1, keepdim=True)  # logsumexp makes copies, and takes twice as long
+    return (chosen - total.log())[:, 0]

@@ -88,7 +88,7 @@ class Window:
     language_probability: float | None = None
     tries: list[Try] = field(default_factory=list)
     chosen: Try | None = None  # that stands; None for silence
-    evidence: list[float] = field(default_factory=list)  # nats, of each of its tokens
+    evidence: list[float] = field(default_factory=list)  # nats, of each of its text tokens
 
     @classmethod
     def next(cls, reel: Reel) -> Window:
@@ -147,7 +147,7 @@ class Window:
             reel.context = []
         at = 0
         for piece, bound, mine in zip(done.pieces, bounds, words, strict=True):
-            evidence = self._evidence(slice(at, at := at + len(piece.tokens)), tokens)
+            evidence = self.evidence[at : (at := at + bound.tokens)]
             text = tokens.decode(list(piece.tokens)).strip()
             start, end = self._sample(bound.start), self._sample(bound.end)
             # What starts in the padding behind the audio was not said: as empty as a segment without length.
@@ -169,10 +169,6 @@ class Window:
     def _sample(self, seconds: float) -> int:
         """Return the sample at a time of the recording, inside the passage."""
         return min(round(seconds * SAMPLE_RATE), self.reel.passage.span.end)
-
-    def _evidence(self, piece: slice, tokens: Tokens) -> list[float]:
-        """Return the evidence of the text tokens of a piece; nothing where it was not weighed."""
-        return [nats for token, nats in zip(self.says[piece], self.evidence[piece]) if token < tokens.layout.eot]  # noqa: B905
 
     def _segment(
         self,
