@@ -81,6 +81,7 @@ def test_segments_have_the_evidence_of_their_text_tokens(
         assert segment.evidence_per_token == pytest.approx(nats / count, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_text_of_noise_has_less_evidence_than_speech(engine: WhisperEngine) -> None:
     noise = np.random.default_rng(5).normal(0, 300, 20 * SAMPLE_RATE).astype(np.int16)
     empty = Passage("noise", 0, 0, noise, (Span(0, len(noise)),), "en")
