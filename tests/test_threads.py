@@ -33,10 +33,11 @@ def policies(folder: Path, runner: str, **environment: str) -> set[str]:
     return set(re.findall(r"OMP_WAIT_POLICY ?= ?'(\w+)'", done.stderr + "".join(of_workers)))
 
 
-@pytest.mark.parametrize("runner", ["local", "ray"])
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_threads_wait_asleep(tmp_path: Path, runner: str) -> None:
     assert policies(tmp_path, runner) == {"PASSIVE"}
 
 
+@pytest.mark.slow
 def test_users_own_policy_is_kept(tmp_path: Path) -> None:
     assert policies(tmp_path, "local", OMP_WAIT_POLICY="ACTIVE") == {"ACTIVE"}
