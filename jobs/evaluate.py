@@ -44,7 +44,7 @@ class ReportOptions:
         " the references, the manifest or the recordings table; numbers are cut into quarters.",
     )
     worst: int = setting(5, "Worst recordings, or with --against biggest changes both ways, to show side by side.")
-    out: str | None = setting(None, "Write a row a recording, with counts and texts, to this .parquet, .csv or .json.")
+    out: str | None = setting(None, "Write a row a recording, with counts and texts, to this .parquet, .csv, .json or .jsonl.")
     against: str | None = setting(None, "Another output of the same recordings to compare with.")
 
 
@@ -117,7 +117,9 @@ class _Judge:
         _tell_notes(done, total | other)
         told = total | other | {"unreferenced": done.unreferenced, "unknown": done.unknown, "by_name": done.by_name}
         told |= {"metrics": translation.signatures()} if done.translated else {"normalizer": self.texts.normalizer}
-        return _rounded(told | {"by": groups, "times": times}) | {"out": storage.redacted(report.out or "")}
+        told |= {"by": groups, "times": times, "out": storage.redacted(report.out) if report.out else None}
+        rounded: dict[str, Any] = _rounded(told)
+        return rounded
 
     def _groups(self, done: Evaluation, by: str) -> dict[str, dict[str, Any]]:
         return {name: summary(rows, done.translated, self.resampling) for name, rows in grouped(done.table, by)}
@@ -155,6 +157,7 @@ def _table(title: str, rows: dict[str, dict[str, Any]], translated: bool, option
     table = Table(box=None, pad_edge=False)
     table.add_column(title, overflow="fold")
     level = f"{100 * options.confidence:g} %"
+    names: tuple[str, ...]
     if translated:
         names = ("recordings", f"BLEU ({level})", f"chrF ({level})")
     else:

@@ -32,7 +32,7 @@ def pair(first: Evaluation, second: Evaluation) -> Paired:
     """Put both runs side by side, by reference. What is missing in either is left out."""
     mine, theirs = (one.table[one.table["counted"]].set_index("reference_id") for one in (first, second))
     columns = [*_SHARED, *(name for name in translation.METRICS if name in theirs.columns)]
-    both = mine.join(theirs[columns], how="inner", rsuffix=OTHER)
+    both = mine.join(theirs[columns].add_suffix(OTHER), how="inner")
     both["errors"] = errors_of(both)
     both["errors_other"] = both[["substitutions_other", "deletions_other", "insertions_other"]].sum(axis=1)
     both["change"] = both["chrf_other"] - both["chrf"] if first.translated else both["errors"] - both["errors_other"]

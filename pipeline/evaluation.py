@@ -93,6 +93,7 @@ def evaluate(
     known = [item for item in heard if _target(item.reference, translated) is not None]
     _check(out, known, heard, translated)
     table = pd.DataFrame([_scored(item, translated, texts) for item in known])
+    table["language"] = table["language"].astype(object).where(table["language"].notna(), None)  # pandas makes it NaN
     table["counted"] = (table["status"] != "missing") | (options.missing == "deleted")
     unreferenced = recordings - len(matched.by_id)
     return Evaluation(table, translated, unreferenced, len(heard) - len(known), matched.by_name, times)
