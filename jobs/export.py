@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,9 +13,9 @@ import click
 
 from jobs.options import CommaList, collect, settings, stores
 from pipeline import storage
-from pipeline.errors import UserError
 from pipeline.score import FLAGS
-from pipeline.subtitles import FORMATS, Row, SubtitleOptions
+from pipeline.subtitles import FORMATS, SubtitleOptions
+from pipeline.transcripts import recordings, transcripts
 
 NAME_BYTES = 180  # of a file's name without its ending: file systems take 255 with it
 
@@ -53,7 +51,8 @@ def command(out: str, formats: tuple[str, ...], to: str | None, drop_flags: tupl
     options = collect(SubtitleOptions, values)
     counts: Counter[str] = Counter(recordings=0, files=0, segments=0, dropped_segments=0, failed=0)
     names = _names(out)
-    for recording, rows in _transcripts(out):
+    for one in transcripts(out):
+        recording, rows = one.recording, one.segments
         counts["recordings"] += 1
         if recording["status"] == "failed":
             counts["failed"] += 1
@@ -104,37 +103,10 @@ def file_stem(uri: str) -> str:
 
 def _names(out: str) -> _Names:
     names = _Names()
-    for table in _recordings(out, ["uri"]):
+    for table in recordings(out, ["uri"]):
         for uri in table["uri"].to_pylist():
             names.note(uri)
     return names
-
-
-def _transcripts(out: str) -> Iterator[tuple[Row, list[Row]]]:
-    """Yield each recording's row with the rows of its segments, in order. One part is in memory at a time."""
-    for table in _recordings(out, ["recording_id", "uri", "status", "segments", "part"]):
-        recordings = table.to_pylist()
-        segments: dict[str, list[Row]] = defaultdict(list)
-        for part in sorted({row["part"] for row in recordings if row["segments"]}):
-            for row in _read(storage.join(out, "segments", part)).to_pylist():
-                segments[row["recording_id"]].append(row)
-        for recording in recordings:
-            yield recording, sorted(segments[recording["recording_id"]], key=lambda row: row["index"])
-
-
-def _recordings(out: str, columns: list[str]) -> Iterator[Any]:
-    folder = storage.join(out, "recordings")
-    parts = [name for name in storage.names(folder) if name.startswith("part-") and name.endswith(".parquet")]
-    if not parts:
-        raise UserError(f"there are no transcripts in {out}", f"bulkscribe transcribe SOURCE --out {out} makes some")
-    for name in parts:
-        yield _read(storage.join(folder, name), columns)
-
-
-def _read(uri: str, columns: list[str] | None = None) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(io.BytesIO(storage.read_bytes(uri)), columns=columns)
 
 
 def _tell(counts: Counter[str], target: str) -> None:

@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 from pipeline import storage
 from pipeline.errors import OpenError, UserError
 
-_Row = tuple[int, dict[str, Any]]  # number of the line (of the row in Parquet), the columns
+Row = tuple[int, dict[str, Any]]  # number of the line (of the row in Parquet), the columns
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 TEXTS = ("language", "initial_prompt")  # columns that steer how a recording is transcribed
+WORDS = ("text", "reference", "translation")  # what is said: words, even where all lines are numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,19 @@ class Line:
 def read_manifest(uri: str) -> Iterator[Line]:
     """Yield the manifest's lines. Raises UserError where it cannot be read, has no `uri`, or is broken."""
     shown = storage.canonical(uri)
+    return (_line(shown, number, row) for number, row in read_rows(uri))
+
+
+def read_rows(uri: str) -> Iterator[Row]:
+    """Yield each line's number and columns, whatever they are called. Raises UserError as `read_manifest` does."""
+    shown = storage.canonical(uri)
     read = next(reader for ending, reader in _READERS.items() if shown.lower().endswith(ending))
     empty = True
     try:
         with storage.open_audio(uri) as stream:
             for number, row in read(shown, stream):
                 empty = False
-                yield _line(shown, number, row)
+                yield number, row
     except OpenError as error:
         raise UserError(f"cannot read the manifest {shown}: {error}") from error
     if empty:
@@ -87,7 +94,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _jsonl(uri: str, stream: BinaryIO) -> Iterator[_Row]:
+def _jsonl(uri: str, stream: BinaryIO) -> Iterator[Row]:
     for number, line in enumerate(io.BufferedReader(stream), 1):  # type: ignore[type-var]
         if not line.strip():
             continue
@@ -103,7 +110,7 @@ def _jsonl(uri: str, stream: BinaryIO) -> Iterator[_Row]:
         yield number, row
 
 
-def _csv(uri: str, stream: BinaryIO) -> Iterator[_Row]:
+def _csv(uri: str, stream: BinaryIO) -> Iterator[Row]:
     import pandas as pd
 
     try:
@@ -124,7 +131,7 @@ def _typed(name: Any, texts: list[str]) -> list[Any]:
     """Turn a column into numbers if nothing of its text is lost by that; what is empty is null."""
     filled = [text for text in texts if text]
     convert: Callable[[str], Any] = str
-    if name in ("uri", *TEXTS):
+    if name in ("uri", *TEXTS, *WORDS):
         pass
     elif filled and all(map(_INTEGER.fullmatch, filled)):
         convert = int
@@ -140,7 +147,7 @@ def _is_float(text: str) -> bool:
         return False
 
 
-def _parquet(uri: str, stream: BinaryIO) -> Iterator[_Row]:
+def _parquet(uri: str, stream: BinaryIO) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -165,5 +172,5 @@ def _has_bytes(kind: Any) -> bool:
     return any(_has_bytes(kind.field(index).type) for index in range(kind.num_fields))
 
 
-_READERS: dict[str, Callable[[str, BinaryIO], Iterable[_Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+_READERS: dict[str, Callable[[str, BinaryIO], Iterable[Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 MANIFESTS = tuple(_READERS)

@@ -25,16 +25,24 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.score"},
         {"pipeline.metrics"},
         {"pipeline.subtitles"},
+        {"pipeline.text", "pipeline.beside"},
+        {"pipeline.resampling"},
         {"pipeline.attempts"},
         {"pipeline.whisper"},
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
-    [{"pipeline.sources", "pipeline.manifests"}],
+    [{"pipeline.sources", "pipeline.manifests"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
+    [{"pipeline.references"}],
     [
         {"pipeline.stages"},
         {"pipeline.ledger", "pipeline.lease", "pipeline.commits", "pipeline.parts", "pipeline.run_files"},
     ],
-    [{"pipeline.run"}, {"pipeline.check"}],
+    [
+        {"pipeline.run"},
+        {"pipeline.check"},
+        {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},
+        {"pipeline.frames"},
+    ],
     [{"jobs"}],
 ]
 PLACES = {name: (level, group) for level, row in enumerate(ROWS) for group in row for name in group}

@@ -1,0 +1,69 @@
+"""A finished output, recording by recording: each row of the ledger with its segments and words.
+
+Duty: read the tables that a job has left, one part in memory at a time. Changes nothing, and knows no runs.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import UserError
+
+Row = dict[str, Any]  # of schemas.recordings, schemas.segments, schemas.words
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    """A recording's row, and the rows of its segments and words, in order."""
+
+    recording: Row
+    segments: tuple[Row, ...]
+    words: tuple[Row, ...] = ()
+
+
+def recordings(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the recordings table part by part. Raises UserError where there is none."""
+    folder = storage.join(out, "recordings")
+    parts = [name for name in storage.names(folder) if name.startswith("part-") and name.endswith(".parquet")]
+    if not parts:
+        raise UserError(f"there are no transcripts in {out}", f"bulkscribe transcribe SOURCE --out {out} makes some")
+    for name in parts:
+        yield _read(storage.join(folder, name), columns)
+
+
+def transcripts(out: str, *, words: bool = False) -> Iterator[Transcribed]:
+    """Yield each recording with its segments, in order; with `words`, where they were asked for, too."""
+    for table in recordings(out):
+        rows = table.to_pylist()
+        parts = sorted({row["part"] for row in rows if row["segments"]})
+        segments = _grouped(out, "segments", parts)
+        spoken = _grouped(out, "words", parts) if words else {}
+        for row in rows:
+            yield Transcribed(
+                row,
+                tuple(sorted(segments.get(row["recording_id"], ()), key=lambda item: item["index"])),
+                tuple(sorted(spoken.get(row["recording_id"], ()), key=lambda item: (item["segment"], item["index"]))),
+            )
+
+
+def _grouped(out: str, table: str, parts: Sequence[str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = defaultdict(list)
+    for part in parts:
+        uri = storage.join(out, table, part)
+        if table == "words" and not storage.exists(uri):
+            continue
+        for row in _read(uri).to_pylist():
+            found[row["recording_id"]].append(row)
+    return found
+
+
+def _read(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    return pq.read_table(io.BytesIO(storage.read_bytes(uri)), columns=list(columns) if columns else None)
