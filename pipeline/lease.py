@@ -22,6 +22,7 @@ from typing import Any
 from pipeline import run_files, storage
 from pipeline.commits import STAGING
 from pipeline.errors import OpenError, UserError
+from pipeline.processes import started
 
 BEAT_S = 5.0  # between two touches
 EXPIRED_S = 20.0  # without a touch, after which a holder elsewhere is taken for dead
@@ -42,7 +43,7 @@ class Lease:
             "host": socket.gethostname(),
             "machine": _machine(),
             "pid": os.getpid(),
-            "process": _started(os.getpid()),
+            "process": started(os.getpid()),
             "beat": 0,
         }
         self._ended = threading.Event()
@@ -95,9 +96,7 @@ class Lease:
         """Say whether the holder is at work: a process of this machine, or one whose file goes on changing."""
         if holder["machine"] == self._content["machine"]:
             return (
-                holder["pid"] != os.getpid()
-                and bool(holder["process"])
-                and _started(holder["pid"]) == holder["process"]
+                holder["pid"] != os.getpid() and bool(holder["process"]) and started(holder["pid"]) == holder["process"]
             )
         until = time.monotonic() + EXPIRED_S
         while time.monotonic() < until:
@@ -132,25 +131,3 @@ def _machine() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
-
-
-def _started(pid: int) -> str:
-    """Return when the process started, in words that tell it from a later one of the same id; "" when it is dead."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return _alive_elsewhere(pid)
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def _alive_elsewhere(pid: int) -> str:
-    """Say the same where there is no /proc: only whether the process lives."""
-    if Path("/proc/self").exists():
-        return ""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "alive"

@@ -60,8 +60,7 @@ class Ledger:
         lease: Lease,
     ) -> None:
         """Take what `open` has found: `done` has a row a recording, with the index of its part in `names`."""
-        self._out, self._run, self._names, self._options = out, run, names, options
-        self._lease = lease
+        self._out, self._run, self._names, self._options, self._lease = out, run, names, options, lease
         self._done: pa.Table | None = done  # until it is known what is to do
         self._rows = len(done)
         self._retry_failed: bool = run["retry_failed"]

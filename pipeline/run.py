@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,16 +23,24 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import rows
+from pipeline.attempts import DEATHS, Roll, Worker, tell
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
+from pipeline.processes import started
 from pipeline.recordings import Recordings
 from pipeline.stages import Plan, Stage, Transform, in_process
-from pipeline.types import Failure, Finished, Recording, Transcript, setting
+from pipeline.types import Failure, Finished, Outcome, Recording, Transcript, setting
 
 if TYPE_CHECKING:
     import ray.data
 
 ROUNDS = 3
+KILLED = Failure(
+    "worker",
+    "killed",
+    f"{DEATHS} workers died at it, each time anew: out of memory, or a fault of a library",
+    retryable=True,
+)
 LOST = Failure("worker", "lost", f"no answer in {ROUNDS} rounds: its worker died or its block was lost", retryable=True)
 
 Runner = Callable[[Plan, Sequence[Recording]], Generator[pa.Table, None, None]]
@@ -110,6 +118,7 @@ class RayRunner:
         self._options = options
         self._joined = False
         self._called = False
+        self._told: Any = None
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
@@ -121,14 +130,37 @@ class RayRunner:
         blocks = pack(Recordings.of(recordings), limit)
         portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
         while some := [block.table for block in islice(blocks, portion)]:
-            dataset: ray.data.Dataset = ray.data.from_blocks(some)
-            del some
-            for stage in plan:
-                dataset = _map(dataset, stage)
-            try:
-                yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-            except ray.exceptions.RayError as error:
-                raise _cause(error) from None
+            yield from self._stream(plan, some)
+        try:
+            killers = ray.get(self._roll().killers.remote())
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from None
+        if killers:
+            yield rows.transcripts_table(
+                Outcome(recording, passages=0, duration=0, speech=0, failure=KILLED)
+                for recording in recordings
+                if recording.id in killers
+            )
+
+    def _stream(self, plan: Plan, blocks: list[pa.Table]) -> Generator[pa.Table, None, None]:
+        import ray.data
+
+        dataset: ray.data.Dataset = ray.data.from_blocks(blocks)
+        for stage in plan:
+            dataset = _map(dataset, stage, self._roll())
+        try:
+            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from None
+
+    def _roll(self) -> Any:
+        """Return the actor that knows what each worker is at: one for all rounds of a job."""
+        import ray
+
+        if self._told is None:
+            # In parts of its own, so that what a recording kills is never this.
+            self._told = ray.remote(_Roll).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        return self._told
 
     def gpus(self) -> int:
         """Return how many GPUs the cluster has."""
@@ -142,6 +174,7 @@ class RayRunner:
         if self._joined:
             import ray
 
+            self._told = None
             ray.shutdown()
 
     def _join(self) -> None:
@@ -246,19 +279,59 @@ class _Actor:
     """
 
     stage: ClassVar[Stage]
+    roll: ClassVar[Any]
 
     def __init__(self) -> None:
+        tell(_Told(self.roll))
         self._transform = self.stage.make()
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         yield from self._transform([table])
 
 
-def _task(make: Callable[[], Transform], table: pa.Table) -> Iterator[pa.Table]:
+def _task(make: Callable[[], Transform], roll: Any, table: pa.Table) -> Iterator[pa.Table]:
+    tell(_Told(roll))
     yield from make()([table])
 
 
-def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
+class _Told:
+    """`Attempts` of a worker: tells the actor that calls the roll. To begin and to end wait for no answer."""
+
+    def __init__(self, roll: Any) -> None:
+        import ray
+
+        context = ray.get_runtime_context()
+        self._roll, self._worker = roll, Worker(context.get_node_id(), os.getpid(), started(os.getpid()))
+
+    def deaths(self, keys: Iterable[str]) -> dict[str, int]:
+        import ray
+
+        found: dict[str, int] = ray.get(self._roll.deaths.remote(list(keys), self._worker))
+        return found
+
+    def begin(self, key: str) -> None:
+        self._roll.begin.remote(self._worker, key)
+
+    def end(self, key: str) -> None:
+        self._roll.end.remote(self._worker, key)
+
+
+class _Roll(Roll):
+    """The actor that calls the roll."""
+
+    def __init__(self) -> None:
+        super().__init__(_nodes)
+
+
+def _nodes() -> tuple[str, set[str]]:
+    """Return this process's node, and all that are alive."""
+    import ray
+
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    return ray.get_runtime_context().get_node_id(), alive
+
+
+def _map(dataset: ray.data.Dataset, stage: Stage, roll: Any) -> ray.data.Dataset:
     import ray.data
 
     shape: dict[str, Any] = {
@@ -270,7 +343,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
     if stage.labels:
         shape["label_selector"] = dict(stage.labels)
     if stage.actors is None:
-        return dataset.map_batches(partial(_task, stage.make), **shape)
+        return dataset.map_batches(partial(_task, stage.make, roll), **shape)
     low, high = stage.actors
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
@@ -278,7 +351,9 @@ def _map(dataset: ray.data.Dataset, stage: Stage) -> ray.data.Dataset:
         max_concurrent_calls_per_actor=CALLS,
         enable_true_multi_threading=True,
     )
-    return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage}), compute=pool, **shape)
+    return dataset.map_batches(
+        type(stage.name.title(), (_Actor,), {"stage": stage, "roll": roll}), compute=pool, **shape
+    )
 
 
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too

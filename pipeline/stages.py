@@ -20,6 +20,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from pipeline import rows, score, storage
+from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
 from pipeline.errors import DataError
@@ -128,9 +129,12 @@ PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short record
 def cut_tables(
     cut_one: Callable[[Recording], Iterator[Passage | Outcome]], tables: Iterable[pa.Table]
 ) -> Iterator[pa.Table]:
-    """Cut recording after recording with `cut_one`; yield tables of about PACK_SAMPLES of audio."""
+    """Cut recording after recording with `cut_one`; yield tables of about PACK_SAMPLES of audio.
+
+    What too many workers have died at is left out: the runner tells of it.
+    """
     pack: list[Passage | Outcome] = []
-    for recording in (recording for table in tables for recording in rows.read_recordings(table)):
+    for recording in _spared(tables):
         for item in cut_one(recording):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
@@ -138,6 +142,19 @@ def cut_tables(
                 pack = []
     if pack:
         yield rows.passages_table(pack)
+
+
+def _spared(tables: Iterable[pa.Table]) -> Iterator[Recording]:
+    """Yield the recordings that may be tried, and tell when each begins and ends."""
+    told = attempts()
+    for table in tables:
+        recordings = list(rows.read_recordings(table))
+        deaths = told.deaths([recording.id for recording in recordings])
+        for recording in recordings:
+            if deaths.get(recording.id, 0) < DEATHS:
+                told.begin(recording.id)
+                yield recording
+                told.end(recording.id)
 
 
 def _mark_tables(options: ScoreOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -162,7 +179,8 @@ class Transcribe:
         self._engine = load_engine(options)
         self._ahead = ahead
         self._inbox: Inbox = queue.SimpleQueue()
-        self._waiting: dict[tuple[str, int], deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
+        self._suspects: Inbox = queue.SimpleQueue()  # at which a worker has died: each has the engine for itself
+        self._waiting: dict[str, deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
         self._broken: BaseException | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -174,15 +192,20 @@ class Transcribe:
         pending = 0
         for table in tables:
             closing: list[Outcome] = []
-            for item in rows.read_passages(table):
+            items = list(rows.read_passages(table))
+            deaths = attempts().deaths([_key(item) for item in items if isinstance(item, Passage)])
+            for item in items:
                 if isinstance(item, Outcome):
                     closing.append(item)
+                    continue
+                died = deaths.get(_key(item), 0)
+                if died >= DEATHS:
                     continue
                 while pending >= self._ahead:
                     ready = self._answers(answers)
                     pending -= len(ready)
                     yield rows.transcripts_table(ready)
-                self._inbox.put((item, answers))
+                (self._suspects if died else self._inbox).put((item, answers))
                 pending += 1
             if closing or not answers.empty():
                 ready = self._answers(answers) if not answers.empty() else []
@@ -219,7 +242,8 @@ class Transcribe:
                     return
                 if transcript is None:
                     continue
-                key = (transcript.recording_id, transcript.passage)
+                key = key_of(transcript.recording_id, transcript.passage)
+                attempts().end(key)
                 self._waiting[key].popleft().put(transcript)
                 if not self._waiting[key]:
                     del self._waiting[key]
@@ -231,13 +255,27 @@ class Transcribe:
                 answers.put(error)
 
     def _feed(self) -> Iterator[Passage | None]:
-        """Yield what comes in; None while there is nothing and the engine has work."""
+        """Yield what comes in; None while there is nothing and the engine has work, or a suspect has it for itself."""
         while not self._closing:
+            if not self._suspects.empty():
+                if not self._waiting:
+                    yield self._begin(*self._suspects.get())
+                while self._waiting and not self._closing:
+                    yield None
+                continue
             try:
                 passage, answers = self._inbox.get(timeout=0 if self._waiting else POLL_S)
             except queue.Empty:
                 if self._waiting:
                     yield None
                 continue
-            self._waiting[passage.recording_id, passage.index].append(answers)
-            yield passage
+            yield self._begin(passage, answers)
+
+    def _begin(self, passage: Passage, answers: queue.SimpleQueue[Answer]) -> Passage:
+        attempts().begin(_key(passage))
+        self._waiting[_key(passage)].append(answers)
+        return passage
+
+
+def _key(passage: Passage) -> str:
+    return key_of(passage.recording_id, passage.index)

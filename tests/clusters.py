@@ -77,9 +77,7 @@ def noting(plan: Plan, folder: Path, **pauses_s: float) -> Plan:
     """Return `plan` with workers that leave word in `folder`; `pauses_s` by the stage's name, a table."""
     folder.mkdir(exist_ok=True)
     make: Callable[..., Transform] = _make
-    return tuple(
-        replace(stage, make=partial(make, stage, folder, pauses_s.get(stage.name, 0.0))) for stage in plan
-    )
+    return tuple(replace(stage, make=partial(make, stage, folder, pauses_s.get(stage.name, 0.0))) for stage in plan)
 
 
 def seen(folder: Path, stage: str) -> set[tuple[str, str]]:

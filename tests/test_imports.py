@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom up. What stands in one set may import each other; sets in one row do not see each other.
 ROWS: list[list[set[str]]] = [
-    [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors"}],
+    [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors", "pipeline.processes"}],
     [
         {"pipeline.storage", "pipeline.s3", "pipeline.uris"},
         {"pipeline.decode", "pipeline.ffmpeg_log"},
@@ -24,6 +24,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.passages"},
         {"pipeline.score"},
         {"pipeline.subtitles"},
+        {"pipeline.attempts"},
         {"pipeline.whisper"},
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
