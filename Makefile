@@ -11,10 +11,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; 
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 OUT = out/demo
+AZURITE = 3.37.0
 
 .PHONY: setup demo test test-all lint docs clean
 
-setup: .venv/dev.stamp
+setup: .venv/dev.stamp .venv/npm.stamp
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.14 with venv was found (torch is built for these):" \
@@ -29,14 +30,20 @@ setup: .venv/dev.stamp
 	$(INSTALL) -e '.[dev]'
 	@touch $@ .venv/demo.stamp
 
+# Azure's storage for tests. Node comes as a wheel, so that nothing but Python is needed.
+.venv/npm.stamp: .venv/dev.stamp Makefile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm install --prefix .venv/npm --ignore-scripts --no-audit --no-fund \
+		--loglevel=error azurite@$(AZURITE)
+	@touch $@
+
 demo: .venv/demo.stamp
 	$(BIN)/bulkscribe transcribe examples/audio --out $(OUT) --model base
 	@$(BIN)/python examples/show.py $(OUT)
 
-test: lint
+test: lint .venv/npm.stamp
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: lint
+test-all: lint .venv/npm.stamp
 	$(BIN)/python -m pytest
 
 lint: .venv/dev.stamp

@@ -95,7 +95,7 @@ def alone(recordings: Sequence[Recording]) -> tuple[float, Cost, Cost]:
 def decoded(recording: Recording) -> Iterator[Pcm]:
     """Yield the recording's audio, as far as it can be read."""
     uri = recording.uri
-    opener = partial(storage.open_audio, uri, recording.version)
+    opener = partial(storage.open_audio, recording.location, recording.version)
     decoder = Decoder(opener, storage.local_path(uri), DecodeOptions(), suffix=Path(uri).suffix)
     try:
         yield from decoder.blocks()

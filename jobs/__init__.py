@@ -55,7 +55,10 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            _end(2, f"error: {error}", *([f"hint: {error.hint}"] if error.hint else []))
+            from pipeline.uris import redacted
+
+            lines = [f"error: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
+            _end(2, *map(redacted, lines))
         except KeyboardInterrupt:
             _end(130, "interrupted")
 

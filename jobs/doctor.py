@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import click
 
+from jobs.options import stores
 from pipeline import engines, storage
 from pipeline.decode import find_ffmpeg
 from pipeline.errors import UserError
@@ -20,6 +21,7 @@ from pipeline.whisper.options import WhisperOptions
 @click.command(epilog="Example:  bulkscribe doctor --model large-v3 --out s3://bucket/transcripts")
 @click.option("--model", default=WhisperOptions.model, show_default=True, help="Model to look for.")
 @click.option("--out", default=".", show_default=True, help="Folder or prefix whose write access is tried.")
+@stores
 def command(model: str, out: str) -> None:
     """Check ffmpeg, the device, the model, speech detection, Ray and write access, and say what is missing."""
     checks: dict[str, Callable[[], str]] = {
@@ -81,4 +83,4 @@ def _write_access(out: str) -> str:
     probe = storage.join(out, ".bulkscribe-probe")
     storage.write_bytes(probe, b"")
     storage.delete(probe)
-    return out
+    return storage.redacted(out)

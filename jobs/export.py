@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from jobs.options import CommaList, collect, settings
+from jobs.options import CommaList, collect, settings, stores
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.score import FLAGS
@@ -42,6 +42,7 @@ NAME_BYTES = 180  # of a file's name without its ending: file systems take 255 w
     help="Leave out segments that carry one of these flags, and say how many. By default nothing is left out.",
 )
 @settings(SubtitleOptions)
+@stores
 def command(out: str, formats: tuple[str, ...], to: str | None, drop_flags: tuple[str, ...], **values: Any) -> None:
     """Write the transcripts in OUT as files that people and players read.
 
@@ -65,8 +66,9 @@ def command(out: str, formats: tuple[str, ...], to: str | None, drop_flags: tupl
             name = names.of(recording["recording_id"], recording["uri"])
             storage.write_bytes(storage.join(target, f"{name}.{kind}"), text.encode("utf-8"))
             counts["files"] += 1
-    _tell(counts, target)
-    click.echo(json.dumps({**counts, "to": target}))
+    shown = storage.redacted(target)
+    _tell(counts, shown)
+    click.echo(json.dumps({**counts, "to": shown}))
 
 
 class _Names:

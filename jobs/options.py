@@ -1,17 +1,21 @@
 """Click options from frozen dataclasses of `pipeline.types.setting` fields, and the instance back from their values.
 
-Knows click and dataclasses, and of the dataclasses of `pipeline/` only which of them need a prefix.
+Knows click and dataclasses, and of the dataclasses of `pipeline/` only which of them need a prefix, and the one of
+stores, which each command that opens a URI has.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+
+from pipeline import storage
 
 Options = TypeVar("Options")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -65,6 +69,19 @@ def row_values(options: Any) -> dict[str, Any]:
         for field, _ in _fields(type(options))
         if field.metadata["rows"]
     }
+
+
+def stores(command: Command) -> Command:
+    """Decorate a command with the options of stores; they are in force when it is called, and it does not see them."""
+
+    @functools.wraps(command)
+    def configured(*args: Any, **values: Any) -> Any:
+        storage.configure(collect(storage.StoreOptions, values))
+        for field in dataclasses.fields(storage.StoreOptions):
+            del values[field.name]
+        return command(*args, **values)
+
+    return settings(storage.StoreOptions)(typing.cast(Command, configured))
 
 
 def _fields(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:

@@ -21,9 +21,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.options import collect, row_values, settings
+from jobs.options import collect, row_values, settings, stores
 from jobs.progress import Progress
-from pipeline import engines
+from pipeline import engines, storage
 from pipeline.decode import DecodeOptions
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageOptions
@@ -56,6 +56,7 @@ class JobOptions:
 @click.argument("source", nargs=-1, required=True)
 @click.option("--out", required=True, help="Folder or prefix for the tables; the same command run again resumes there.")
 @settings(JobOptions)
+@stores
 @settings(WhisperOptions)
 @settings(RayOptions)
 @settings(SpeechOptions)
@@ -65,12 +66,14 @@ class JobOptions:
 def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     """Transcribe recordings into Parquet tables.
 
-    SOURCE is a file, a directory, a glob, an s3:// prefix, or a manifest (.csv .jsonl .parquet with a `uri` column).
+    SOURCE is a file, a directory, a glob, a prefix in s3:// gs:// az:// abfs://, an http(s):// address, or a manifest
+    (.csv .jsonl .parquet with a `uri` column).
     Text, times and quality scores go to OUT/segments, one row a recording to OUT/recordings.
     """
     if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
         values |= {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
     job, machines = collect(JobOptions, values), collect(RayOptions, values)
+    shown = storage.redacted(out)
     listing = resolve(source)
     _tell_listing(listing)
     recordings = listing.recordings.in_language(job.language)
@@ -79,15 +82,15 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
         engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, job, values)
         with (
-            _interruptible(out, len(recordings)),
+            _interruptible(shown, len(recordings)),
             Ledger.open(
                 out, config, model=whisper.model, retry_failed=job.retry_failed, take_over=job.take_over
             ) as ledger,
         ):
             todo = ledger.todo(recordings)
-            _tell_resume(len(recordings) - len(todo), len(todo), out)
+            _tell_resume(len(recordings) - len(todo), len(todo), shown)
             counts = _run(_plan(whisper, machines, gpus, values), ledger, todo, runner)
-    counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": out}
+    counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": shown}
     click.echo(json.dumps(counts))
     if counts["failed"] > job.max_failed * max(1, len(todo)):
         sys.exit(1)

@@ -138,7 +138,12 @@ class Ledger:
         where = pc.index_in(unique.table["id"], value_set=self._done["recording_id"].combine_chunks())
         old = self._done.drop_columns("recording_id").take(where)
         self._done = None
-        same = pc.fill_null(pc.equal(old["version"], unique.table["version"]), False).to_numpy()
+        # What cannot be looked at now (an expired signature, a store in trouble) has no version: its row stands.
+        version = unique.table["version"]
+        alike = pc.and_kleene(
+            pc.is_valid(old["version"]), pc.or_(pc.equal(version, ""), pc.equal(old["version"], version))
+        )
+        same = pc.fill_null(alike, False).to_numpy()
         left = ~same
         if self._retry_failed:
             failed = pc.or_kleene(pc.equal(old["status"], "failed"), old["retryable"])

@@ -34,17 +34,18 @@ class Line:
 
 def read_manifest(uri: str) -> Iterator[Line]:
     """Yield the manifest's lines. Raises UserError where it cannot be read, has no `uri`, or is broken."""
-    read = next(reader for ending, reader in _READERS.items() if uri.lower().endswith(ending))
+    shown = storage.canonical(uri)
+    read = next(reader for ending, reader in _READERS.items() if shown.lower().endswith(ending))
     empty = True
     try:
         with storage.open_audio(uri) as stream:
-            for number, row in read(uri, stream):
+            for number, row in read(shown, stream):
                 empty = False
-                yield _line(uri, number, row)
+                yield _line(shown, number, row)
     except OpenError as error:
-        raise UserError(f"cannot read the manifest {uri}: {error}") from error
+        raise UserError(f"cannot read the manifest {shown}: {error}") from error
     if empty:
-        raise UserError(f"the manifest {uri} is empty", "it needs a column `uri` and a line for each recording")
+        raise UserError(f"the manifest {shown} is empty", "it needs a column `uri` and a line for each recording")
 
 
 def _line(manifest: str, number: int, row: dict[str, Any]) -> Line:

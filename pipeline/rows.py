@@ -39,6 +39,7 @@ _RECORDING = [
     ("language", pa.string()),
     ("initial_prompt", pa.string()),
     ("metadata", pa.string()),
+    ("address", pa.string()),
 ]
 _MEDIA = [
     ("container", pa.string()),

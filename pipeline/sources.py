@@ -55,7 +55,7 @@ def resolve(sources: Sequence[str]) -> Listing:
         collection.source(source)
         if collection.named == before:
             raise UserError(
-                f"no audio or video under {source}",
+                f"no audio or video under {storage.redacted(source)}",
                 f"{collection.passed_over} files with other endings were passed over; name them one by one, or by a"
                 " glob like '*.dat', to take them whatever their ending",
             )
@@ -91,11 +91,16 @@ class _Collection:
             return
         except OpenError as error:
             if error.kind not in ("not_found", "not_a_file"):
-                raise UserError(f"cannot read {source}: {error}", "check the name, permissions and settings") from error
+                raise UserError(
+                    f"cannot read {storage.redacted(source)}: {error}", "check the name, permissions and settings"
+                ) from error
             reason = error
+        if not storage.lists(source):
+            hint = "the web has no folders that can be listed: name each file, or a manifest or feed that does"
+            raise UserError(f"cannot read {storage.redacted(source)}: {reason}", hint)
         if storage.is_dir(source):
             self._folder(storage.walk(source if storage.local_path(source) is not None else source.rstrip("/") + "/"))
-        elif _MAGIC.search(source):
+        elif _MAGIC.search(source if storage.local_path(source) is not None else storage.canonical(source)):
             self._glob(source)
         elif storage.local_path(source) is None:
             self._folder(storage.walk(source))
@@ -104,7 +109,7 @@ class _Collection:
 
     def _file(self, entry: Entry) -> None:
         if entry.uri.lower().endswith(MANIFESTS):
-            self._manifest(entry.uri)
+            self._manifest(entry.location)
         else:
             self._add(entry)
 
@@ -140,7 +145,7 @@ class _Collection:
             self._folder([entry])
 
     def _manifest(self, uri: str) -> None:
-        folder = uri.rpartition("/")[0] or "/"
+        folder = storage.parent(uri)
         lines = iter(read_manifest(uri))
         with ThreadPoolExecutor(_LOOKERS) as pool:
             while batch := list(islice(lines, _TOGETHER)):
@@ -150,8 +155,9 @@ class _Collection:
 
     def _add(self, entry: Entry, language: str | None = None, prompt: str | None = None, metadata: str = "{}") -> None:
         self.named += 1
+        texts = language, prompt, metadata
         self._recent.append(
-            Recording(recording_id(entry.uri), entry.uri, entry.size, entry.version, language, prompt, metadata)
+            Recording(recording_id(entry.uri), entry.uri, entry.size, entry.version, *texts, address=entry.address)
         )
         if len(self._recent) == _TOGETHER:  # as columns they take a fifth of the memory
             self._found.append(Recordings.of(self._recent))
@@ -167,17 +173,19 @@ def _is_media(uri: str) -> bool:
 def _look(manifest: str, folder: str, line: Line) -> Entry:
     """Look at what a line names; what cannot be seen now has no size, and its row will say why."""
     try:
-        uri = storage.canonical(storage.against(folder, line.uri))
+        uri = storage.against(folder, line.uri)
+        canonical = storage.canonical(uri)
     except UnicodeEncodeError as error:
-        raise UserError(f"{manifest}, line {line.number}: the uri is no valid text", "write it in UTF-8") from error
-    return _stat(uri)
+        where = f"{storage.canonical(manifest)}, line {line.number}"
+        raise UserError(f"{where}: the uri is no valid text", "write it in UTF-8") from error
+    return _stat(uri if storage.local_path(uri) is None else canonical)
 
 
 def _stat(uri: str) -> Entry:
     try:
         return storage.stat(uri)
     except OpenError:
-        return Entry(uri, None, "")
+        return Entry(storage.canonical(uri), None, "", storage.address(uri))
 
 
 def _fixed_part(pattern: str) -> tuple[str, list[str]]:
@@ -186,7 +194,8 @@ def _fixed_part(pattern: str) -> tuple[str, list[str]]:
     whole = storage.canonical(pattern) if path is None else os.path.abspath(path)
     magic = _MAGIC.search(whole)
     assert magic is not None
-    return whole[: whole.rindex("/", 0, magic.start()) + 1], _names(whole)
+    base = whole[: whole.rindex("/", 0, magic.start()) + 1]
+    return base if path is not None else storage.lend(base, pattern), _names(whole)
 
 
 def _names(uri: str) -> list[str]:

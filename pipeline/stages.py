@@ -27,6 +27,7 @@ from pipeline.errors import DataError
 from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
+from pipeline.storage import StoreOptions
 from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Transcript
 from pipeline.whisper.options import WhisperOptions
 
@@ -70,7 +71,12 @@ class CutOptions:
 
 def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(partial, cut_tables, partial(cut, options=options)), cpus=1, labels=labels or {})
+    return Stage("cut", partial(_make_cut, options, storage.configured()), cpus=1, labels=labels or {})
+
+
+def _make_cut(options: CutOptions, stores: StoreOptions) -> Transform:
+    storage.configure(stores)  # of this worker
+    return partial(cut_tables, partial(cut, options=options))
 
 
 def transcribe_stage(
@@ -100,7 +106,7 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
     uri = recording.uri
-    opener = partial(storage.open_audio, uri, recording.version)
+    opener = partial(storage.open_audio, recording.location, recording.version)
     decoder = Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
     cutter = PassageCutter(recording, detect(decoder.blocks(), options.speech), options.passages)
     passages, failure = 0, None

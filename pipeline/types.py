@@ -60,12 +60,20 @@ class Recording:
     """A pointer to audio, without its bytes."""
 
     id: str  # a hash of the canonical URI: the same recording has the same id in every run
-    uri: str  # what `storage.open_audio` opens
+    uri: str  # canonical, without credentials or signatures: what tables and messages may hold
     size: int | None = None  # bytes; None where the store does not say
     version: str = ""  # etag, or size and mtime: another version is transcribed anew
     language: str | None = None  # forced language code, None to detect it
     initial_prompt: str | None = None  # text before the first window of each passage
     metadata: str = "{}"  # JSON object: the manifest's other columns
+    # What `storage` opens where the URI alone does not: the URI with its credentials or signature. It lives in memory
+    # and on the way to the workers; no table, file, log or message may hold it.
+    address: str = field(default="", repr=False)
+
+    @property
+    def location(self) -> str:
+        """What to open: secret, where the source named it with credentials."""
+        return self.address or self.uri
 
 
 @dataclass(frozen=True, slots=True)

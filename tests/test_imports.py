@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 ROWS: list[list[set[str]]] = [
     [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors", "pipeline.processes"}],
     [
-        {"pipeline.storage", "pipeline.s3", "pipeline.uris"},
+        {"pipeline.storage", "pipeline.stores", "pipeline.uris"},
         {"pipeline.decode", "pipeline.ffmpeg_log"},
         {"pipeline.speech"},
         {"pipeline.passages"},

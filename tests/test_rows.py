@@ -46,6 +46,7 @@ def recording(rng: random.Random) -> Recording:
         language=rng.choice([None, "de"]),
         initial_prompt=rng.choice([None, "Ada,\n"]),
         metadata=rng.choice(STRANGE),
+        address=rng.choice(["", "https://me:secret@host/a.mp3"]),
     )
 
 
