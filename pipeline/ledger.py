@@ -139,11 +139,9 @@ class Ledger:
         old = self._done.drop_columns("recording_id").take(where)
         self._done = None
         # What cannot be looked at now (an expired signature, a store in trouble) has no version: its row stands.
-        version = unique.table["version"]
-        alike = pc.and_kleene(
-            pc.is_valid(old["version"]), pc.or_(pc.equal(version, ""), pc.equal(old["version"], version))
-        )
-        same = pc.fill_null(alike, False).to_numpy()
+        now = unique.table["version"]
+        unseen = pc.and_(pc.equal(now, ""), pc.is_valid(old["version"]))
+        same = pc.fill_null(pc.or_kleene(pc.equal(old["version"], now), unseen), False).to_numpy()
         left = ~same
         if self._retry_failed:
             failed = pc.or_kleene(pc.equal(old["status"], "failed"), old["retryable"])

@@ -129,12 +129,17 @@ class RayRunner:
         limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
         blocks = pack(Recordings.of(recordings), limit)
         portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
+        roll, killers = self._roll(), set[str]()
         while some := [block.table for block in islice(blocks, portion)]:
-            yield from self._stream(plan, some)
-        try:
-            killers = ray.get(self._roll().killers.remote())
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from None
+            dataset: ray.data.Dataset = ray.data.from_blocks(some)
+            del some
+            for stage in plan:
+                dataset = _map(dataset, stage, roll)
+            try:
+                yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+                killers = ray.get(roll.killers.remote())
+            except ray.exceptions.RayError as error:
+                raise _cause(error) from None
         if killers:
             yield rows.transcripts_table(
                 Outcome(recording, passages=0, duration=0, speech=0, failure=KILLED)
@@ -142,23 +147,11 @@ class RayRunner:
                 if recording.id in killers
             )
 
-    def _stream(self, plan: Plan, blocks: list[pa.Table]) -> Generator[pa.Table, None, None]:
-        import ray.data
-
-        dataset: ray.data.Dataset = ray.data.from_blocks(blocks)
-        for stage in plan:
-            dataset = _map(dataset, stage, self._roll())
-        try:
-            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from None
-
     def _roll(self) -> Any:
         """Return the actor that knows what each worker is at: one for all rounds of a job."""
         import ray
 
         if self._told is None:
-            # In parts of its own, so that what a recording kills is never this.
             self._told = ray.remote(_Roll).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
         return self._told
 

@@ -155,9 +155,17 @@ class _Collection:
 
     def _add(self, entry: Entry, language: str | None = None, prompt: str | None = None, metadata: str = "{}") -> None:
         self.named += 1
-        texts = language, prompt, metadata
         self._recent.append(
-            Recording(recording_id(entry.uri), entry.uri, entry.size, entry.version, *texts, address=entry.address)
+            Recording(
+                recording_id(entry.uri),
+                entry.uri,
+                entry.size,
+                entry.version,
+                language,
+                prompt,
+                metadata,
+                entry.address,
+            )
         )
         if len(self._recent) == _TOGETHER:  # as columns they take a fifth of the memory
             self._found.append(Recordings.of(self._recent))

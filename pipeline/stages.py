@@ -71,12 +71,8 @@ class CutOptions:
 
 def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    return Stage("cut", partial(_make_cut, options, storage.configured()), cpus=1, labels=labels or {})
-
-
-def _make_cut(options: CutOptions, stores: StoreOptions) -> Transform:
-    storage.configure(stores)  # of this worker
-    return partial(cut_tables, partial(cut, options=options))
+    here = partial(_cut_here, options, storage.configured())
+    return Stage("cut", partial(partial, cut_tables, here), cpus=1, labels=labels or {})
 
 
 def transcribe_stage(
@@ -127,6 +123,11 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
+
+
+def _cut_here(options: CutOptions, stores: StoreOptions, recording: Recording) -> Iterator[Passage | Outcome]:
+    storage.configure(stores)  # of this worker
+    return cut(recording, options)
 
 
 PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short recordings travel together

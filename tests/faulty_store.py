@@ -17,6 +17,8 @@ import pytest
 from s3_server import point_to
 from store_servers import ACCOUNT, KEY, clear, point_to_google
 
+PAGE = 1000  # names on a page of the listing, which has no end
+
 
 class FaultyStore(ThreadingHTTPServer):
     """Serves one object under every name. `faults` says what goes wrong with the next answers, one an answer.
@@ -99,11 +101,34 @@ class _Faulty(BaseHTTPRequestHandler):
             fault = "412"
         if fault.isdigit():
             self._answer(int(fault), b"", {})
+        elif (page := self._page()) is not None:
+            self._answer(200, page.encode(), {"Content-Type": "application/json" if described else "application/xml"})
         elif described:
             content = {"name": "a.mp3", "bucket": "audio", "size": len(store.data), "generation": store.generation}
             self._answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
         else:
             self._object(fault)
+
+    def _page(self) -> str | None:
+        """Return a page of an endless listing, if one is asked for, in the words of the store that is asked for it."""
+        query = parse_qs(urlsplit(self.path).query)
+        token = query.get("continuation-token") or query.get("pageToken") or query.get("marker") or ["0"]
+        number = int(token[0])
+        names = [f"show/{number:09}-{index:03}.mp3" for index in range(PAGE)]
+        if query.get("list-type") == ["2"]:
+            items = "".join(f"<Contents><Key>{n}</Key><Size>1</Size><ETag>e</ETag></Contents>" for n in names)
+            rest = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{number + 1}</NextContinuationToken>"
+            return f"<ListBucketResult>{items}{rest}</ListBucketResult>"
+        if query.get("comp") == ["list"]:
+            inside = "<Content-Length>1</Content-Length><Etag>e</Etag><BlobType>BlockBlob</BlobType>"
+            inside = f"<Properties>{inside}</Properties>"
+            blobs = "".join(f"<Blob><Name>{n}</Name>{inside}</Blob>" for n in names)
+            rest = f"<Blobs>{blobs}</Blobs><NextMarker>{number + 1}</NextMarker>"
+            return f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults>{rest}</EnumerationResults>'
+        if self.path.startswith("/storage/v1/b/audio/o?"):
+            blobs_ = [{"name": n, "size": "1", "generation": "1", "bucket": "audio"} for n in names]
+            return json.dumps({"items": blobs_, "nextPageToken": str(number + 1)})
+        return None
 
     def _wanted(self) -> bool:
         """Say whether the client's condition on the version holds."""

@@ -114,7 +114,7 @@ def test_pool_grows_from_its_smallest_to_its_largest_size(tmp_path: Path, made: 
     add(made, "cpu", cpus=3)
     gpus = {add(made, "gpu", gpus=1).node_id for _ in range(2)}
     machines, words = options(made, actors="1:2"), tmp_path / "words"
-    steps = noting(plan(machines, 1, passage_max_s=4), words, transcribe=0.5)  # so a queue stands before the actor
+    steps = noting(plan(machines, 1, passage_max_s=4), words, transcribe=4.0)  # so a queue stands before the actor
     job(tmp_path / "out", steps, copies(tmp_path / "audio", 32, "en_switchboard.mp3"), RayRunner(machines))
     assert nodes_of(words, "transcribe") == gpus
 
@@ -141,7 +141,7 @@ def test_killed_node_of_a_model_actor_loses_and_doubles_nothing(tmp_path: Path, 
     machines, words, removed = options(made, actors=actors), tmp_path / "words", list[str]()
     some = copies(tmp_path / "audio", 6)
     runner = removing(made, RayRunner(machines), words, "transcribe", removed)
-    out = job(tmp_path / "out", noting(plan(machines, 1), words, transcribe=0.3), some, runner)
+    out = job(tmp_path / "out", noting(plan(machines, 1), words, transcribe=3.0), some, runner)
     assert removed
     assert len(seen(words, "transcribe")) >= 2  # another actor took over
     assert_same_tables(out, undisturbed(tmp_path, some))

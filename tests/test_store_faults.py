@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
 import pytest
-from faulty_store import FaultyStore, faulty_store
+from faulty_store import PAGE, FaultyStore, faulty_store
 
 from pipeline import storage
 from pipeline.errors import OpenError
@@ -133,6 +134,20 @@ def test_reading_can_begin_anywhere(store: FaultyStore, uri: str) -> None:
         assert stream.seek(4_500_000) == 4_500_000
         assert stream.read(7) == DATA[4_500_000:4_500_007]
         assert stream.tell() == 4_500_007
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_listings_stream_page_by_page(scheme: str) -> None:
+    """The listing has no end: whoever gathers it never comes back."""
+    with faulty_store(b"") as store:
+        entries = storage.walk(f"{scheme}://audio/show/")
+        next(entries)
+        assert len(store.paths) == 1
+        store.faults = ["503"]  # in the middle
+        listed = sum(1 for _ in itertools.islice(entries, 5 * PAGE))
+        entries.close()
+    assert listed == 5 * PAGE
+    assert len(store.paths) == 6 + 1
 
 
 def test_an_empty_file_is_empty(store: FaultyStore, uri: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,8 @@ from s3_server import s3_server
 from store_servers import azurite, gcs_server, seaweed_server
 
 from pipeline import storage
-from pipeline.errors import OpenError
+from pipeline.errors import OpenError, UserError
+from pipeline.sources import resolve
 
 SERVERS = {
     "s3 (moto)": (s3_server, "s3://audio"),
@@ -98,6 +100,49 @@ def test_odd_names_survive_listing_and_reading(folder: str, name: str) -> None:
     (entry,) = storage.walk(folder)
     assert entry.uri == storage.join(folder, name)
     assert storage.read_bytes(entry.uri) == name.encode()
+
+
+def test_globs_and_prefixes_find_what_they_name(folder: str) -> None:
+    for name in ("a/x.mp3", "a/deep/y.mp3", "b/z.wav", "b/notes.txt"):
+        storage.write_bytes(storage.join(folder, name), b"1")
+    for pattern, found in (
+        ("*/*.mp3", ["a/x.mp3"]),
+        ("**/*.mp3", ["a/deep/y.mp3", "a/x.mp3"]),
+        ("b/", ["b/z.wav"]),
+        ("[ab]/[!x]*.*", ["b/notes.txt", "b/z.wav"]),
+    ):
+        recordings = resolve([f"{folder}/{pattern}"]).recordings
+        assert sorted(one.uri.removeprefix(folder + "/") for one in recordings) == found
+
+
+def test_what_is_absent_cannot_be_listed(place: str) -> None:
+    absent = place.replace("audio", "no-such-bucket") if "://" in place else place + "/no"
+    with pytest.raises(UserError) as caught:
+        list(storage.walk(absent + "/x/"))
+    assert caught.value.hint
+
+
+def test_another_version_is_refused_where_stores_tell_versions(folder: str) -> None:
+    if "://" not in folder:
+        return  # a local file is read as it is
+    uri = storage.join(folder, "a.mp3")
+    storage.write_bytes(uri, b"first")
+    entry = storage.stat(uri)
+    with storage.open_audio(uri, entry.version) as stream:
+        assert stream.read() == b"first"
+    storage.write_bytes(uri, b"other")
+    with pytest.raises(OpenError) as caught, storage.open_audio(uri, entry.version) as stream:
+        stream.read()
+    assert (caught.value.kind, caught.value.retryable) == ("changed", True)
+
+
+def test_large_files_come_back_whole(folder: str) -> None:
+    uri, data = storage.join(folder, "large"), os.urandom(9_000_001)
+    storage.write_bytes(uri, data)
+    assert storage.read_bytes(uri) == data
+    with storage.open_audio(uri) as stream:
+        stream.seek(8_999_999)
+        assert stream.read() == data[-2:]
 
 
 def test_absent_is_not_found(folder: str) -> None:

@@ -27,7 +27,7 @@ from pipeline.uris import address, as_folder, azure_parts, canonical, lend
 _KINDS = {400: "bad_uri", 401: "forbidden", 403: "forbidden", 404: "not_found", 412: "changed"}
 _TRANSIENT = frozenset({408, 429})
 _CHUNK = 4 << 20  # bytes a request
-_PAGE = 5000  # the most that a store gives
+_PAGE = 1000  # some 10 MB in the library's objects; the store would give 5000
 _COPY_POLL_S = 0.5
 
 Result = TypeVar("Result")
@@ -217,10 +217,14 @@ def _pages(uri: str, prefix: str, page_size: int = _PAGE, *, flat: bool = True) 
     token: str | None = ""
     while token is not None:
         listing = list_them(name_starts_with=prefix, include=["metadata"], results_per_page=page_size)
-        pages = listing.by_page(token or None)
-        page = _tried(lambda pages=pages: list(next(pages, ())))  # type: ignore[misc]
-        token = pages.continuation_token or None
+        page, token = _tried(functools.partial(_page, listing, token))
         yield page
+
+
+def _page(listing: Any, token: str) -> tuple[list[Any], str | None]:
+    """Return a page of a listing, and the token of the next one."""
+    pages = listing.by_page(token or None)
+    return list(next(pages, ())), pages.continuation_token or None
 
 
 def _tried(call: Callable[[], Result]) -> Result:

@@ -99,13 +99,13 @@ def stat(uri: str) -> Entry:
 def is_dir(uri: str) -> bool:
     """Say whether anything lies under the prefix."""
     bucket, folder = bucket_key(as_folder(uri))
-    return any(page for page, _ in _pages(bucket, folder, page_size=1))
+    return any(page for page in _pages(bucket, folder, page_size=1))
 
 
 def walk(uri: str) -> Iterator[Entry]:
     """Yield the objects that begin with a prefix; folders' markers are left out."""
     bucket, prefix = bucket_key(uri)
-    for page, _ in _pages(bucket, prefix):
+    for page in _pages(bucket, prefix):
         for blob in page:
             if not blob.name.endswith("/"):
                 yield Entry(f"gs://{bucket}/{blob.name}", blob.size, str(blob.generation))
@@ -147,7 +147,7 @@ def delete(uri: str) -> None:
 def names(uri: str) -> list[str]:
     """Return the names of the objects directly under a prefix."""
     bucket, folder = bucket_key(as_folder(uri))
-    keys = [blob.name for page, _ in _pages(bucket, folder, delimiter="/") for blob in page]
+    keys = [blob.name for page in _pages(bucket, folder, delimiter="/") for blob in page]
     return [key.removeprefix(folder) for key in keys if key != folder]
 
 
@@ -182,16 +182,19 @@ class _File:
         return opened, True
 
 
-def _pages(bucket: str, prefix: str, page_size: int = _PAGE, delimiter: str | None = None) -> Iterator[tuple[Any, str]]:
-    """Yield (objects, token of the next page), one request each, so that each can be tried again."""
+def _pages(bucket: str, prefix: str, page_size: int = _PAGE, delimiter: str | None = None) -> Iterator[list[Any]]:
+    """Yield the objects of each page, one request each, so that each can be tried again."""
     token: str | None = ""
     while token is not None:
-        listing = client().list_blobs(
-            bucket, prefix=prefix, delimiter=delimiter, page_size=page_size, page_token=token or None, **_ONCE
-        )
-        page = _tried(lambda listing=listing: list(next(listing.pages, ())))  # type: ignore[misc]
-        token = listing.next_page_token
-        yield page, token or ""
+        asked = {"prefix": prefix, "delimiter": delimiter, "page_size": page_size, "page_token": token or None}
+        page, token = _tried(functools.partial(_page, bucket, asked))
+        yield page
+
+
+def _page(bucket: str, asked: dict[str, Any]) -> tuple[list[Any], str | None]:
+    """Return a page of a listing, and the token of the next one. After a fault Google's iterators cannot go on."""
+    listing = client().list_blobs(bucket, **asked, **_ONCE)
+    return list(next(listing.pages, ())), listing.next_page_token
 
 
 def _tried(call: Callable[[], Result]) -> Result:
