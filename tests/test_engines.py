@@ -64,11 +64,17 @@ def test_fake_engine_says_something_of_each_speech_span_and_always_the_same() ->
     assert answers(FakeEngine(), given[::-1])[::-1] == first
 
 
-def test_fake_engine_takes_the_time_that_it_is_given() -> None:
+def test_fake_engine_takes_the_time_that_it_is_given_for_each_window_begun() -> None:
     (passage,) = passages("es_centralita.opus")
+    windows = -(-len(passage.pcm) // (30 * SAMPLE_RATE))
     begun = time.monotonic()
-    answers(FakeEngine(window_s=1.0), [passage])
-    assert time.monotonic() - begun >= len(passage.pcm) / (30 * SAMPLE_RATE)
+    answers(load_engine(WhisperOptions(model="fake:0.5")), [passage])
+    assert time.monotonic() - begun >= 0.5 * windows
+
+
+def test_fake_engine_with_a_time_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="fake:soon is no model"):
+        load_engine(WhisperOptions(model="fake:soon"))
 
 
 def test_description_of_a_model_is_the_hash_of_its_weights() -> None:
