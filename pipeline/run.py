@@ -39,14 +39,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-ROUNDS = 3
+ROUNDS = 3  # in a row that finish nothing
 KILLED = Failure(
     "worker",
     "killed",
     f"{DEATHS} workers died at it, each time anew: out of memory, or a fault of a library",
     retryable=True,
 )
-LOST = Failure("worker", "lost", f"no answer in {ROUNDS} rounds: its worker died or its block was lost", retryable=True)
+LOST = Failure(
+    "worker", "lost", f"no answer in {ROUNDS} rounds that finished nothing: its worker died or its block was lost", True
+)
 
 Runner = Callable[[Plan, Sequence[Recording]], Generator[pa.Table, None, None]]
 
@@ -100,16 +102,20 @@ class RayOptions:
 def complete(
     plan: Plan, ledger: Ledger, recordings: Sequence[Recording], runner: Runner
 ) -> Generator[tuple[list[Finished], int], None, None]:
-    """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes."""
-    for number in range(1, ROUNDS + 1):
-        if not recordings:
-            return
+    """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes.
+
+    What a round has lost is run again as long as rounds finish anything: where machines come and go there may be many.
+    """
+    number = fruitless = 0
+    while recordings and fruitless < ROUNDS:
+        number += 1
         _tell_round(number, recordings)
         with closing(runner(plan, recordings)) as tables:
             for table in tables:
                 items = list(rows.read_transcripts(table))
                 yield ledger.receive(items), sum(len(item.span) for item in items if isinstance(item, Transcript))
-        recordings = ledger.missing()
+        before, recordings = len(recordings), ledger.missing()
+        fruitless = 0 if len(recordings) < before else fruitless + 1
     for recording in recordings:
         yield [ledger.quarantine(recording, LOST)], 0
 

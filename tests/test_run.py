@@ -89,6 +89,14 @@ def test_recording_that_never_answers_gets_a_failed_row(tmp_path: Path) -> None:
     assert found == {"music.mp3": ("failed", "lost"), "silence.wav": ("ok", None)}
 
 
+def test_rounds_go_on_as_long_as_they_finish_anything(tmp_path: Path) -> None:
+    def one_a_round(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
+        yield from in_process(steps, [rows.recordings_table(recordings[:1])])
+
+    out = job(tmp_path / "out", copies(tmp_path / "audio", "silence.wav", 7), one_a_round)
+    assert [row["status"] for row in read_table(out, "recordings")] == ["ok"] * 7
+
+
 def copies(folder: Path, name: str, count: int) -> Sequence[Recording]:
     folder.mkdir()
     for number in range(count):
