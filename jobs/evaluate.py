@@ -44,7 +44,9 @@ class ReportOptions:
         " the references, the manifest or the recordings table; numbers are cut into quarters.",
     )
     worst: int = setting(5, "Worst recordings, or with --against biggest changes both ways, to show side by side.")
-    out: str | None = setting(None, "Write a row a recording, with counts and texts, to this .parquet, .csv, .json or .jsonl.")
+    out: str | None = setting(
+        None, "Write a row a recording, with counts and texts, to this .parquet, .csv, .json or .jsonl."
+    )
     against: str | None = setting(None, "Another output of the same recordings to compare with.")
 
 
