@@ -14,17 +14,19 @@ import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import ffmpeg
 import numpy as np
 
+from pipeline import xing
 from pipeline.errors import DecodeError, OpenError, UserError
 from pipeline.ffmpeg_log import LOGLEVEL, FfmpegLog
 from pipeline.types import SAMPLE_RATE, Media, Pcm, setting
@@ -36,7 +38,13 @@ DEMUXERS = (
     "loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mulaw,mxf,nut,oga,ogg,oma,qcp,rm,shn,sln,sox,"
     "tak,truehd,tta,voc,w64,wav,wv,xwma"
 )
+# How much less than promised may come: codecs pad and prime (up to 0.1 s of what is counted), and headers round.
+PADDING_S = 0.5
+DAMAGED_S = 0.05  # where ffmpeg met errors
+MEMORY = 4 << 30  # bytes of address space for ffmpeg, which takes a tenth of it; long files' indexes take more
+FILES = 64  # open ones
 _HEAD = 65_536  # bytes looked at before a stream is given to ffmpeg
+_TAG = 16 << 20  # bytes of a tag that are read ahead
 _CHUNK = 262_144  # bytes read from a store at a time
 _BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}  # what an MP4 or MOV file can begin with
 
@@ -46,6 +54,9 @@ class DecodeOptions:
     """How ffmpeg is watched and read."""
 
     stall_s: float = setting(180.0, "end ffmpeg after this long without progress", "seconds", rows=False)
+    max_hours: float = setting(
+        48.0, "Decode no more of a recording than this: a small file may claim, or a stream may have, no end.", "hours"
+    )
     block_s: float = setting(10.0, "length of the blocks that are handed on", "seconds", rows=False)
 
 
@@ -110,17 +121,20 @@ class Decoder:
         self._selection = selection
         self._suffix = suffix
         self._samples = 0
+        self._counted_s: float | None = None  # by an MP3's own count, which ffmpeg reads only where it can seek
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield int16 [samples] of mono 16 kHz: each `block_s` long, the last one what is left.
 
         All that can be decoded comes first. Then DecodeError is raised if ffmpeg failed or nothing came out
-        (`not_audio`, `no_audio_stream`, `empty`, `decode_failed`, `stuck`), OpenError if the store did.
+        (`not_audio`, `no_audio_stream`, `empty`, `decode_failed`, `stuck`) or gave less than the container promises
+        (`audio_missing`) or does not end (`too_long`), OpenError if the store did.
         """
         with closing(self._opener()) as stream:
             head = _read_head(stream)
             if not head:
                 raise DecodeError("empty", "the file has 0 bytes")
+            self._counted_s = xing.counted_s(head)
             if self._path is not None:
                 stream.close()
                 yield from self._decode(f"file:{self._path}", None)
@@ -163,6 +177,7 @@ class Decoder:
                 while len(pending) >= size:
                     yield self._block(log, pending[:size])
                     del pending[:size]
+                    self._bound()
             if len(pending) >= 2:
                 yield self._block(log, pending[: len(pending) // 2 * 2])
             code = process.wait()
@@ -176,6 +191,11 @@ class Decoder:
         block = np.frombuffer(raw, "<i2")
         self._samples += len(block)
         return block
+
+    def _bound(self) -> None:
+        hours = self._options.max_hours
+        if self._samples >= hours * 3600 * SAMPLE_RATE:
+            raise DecodeError("too_long", f"it goes on after {hours:g} h; --max-hours takes more of it")
 
     def _tell(self, log: FfmpegLog) -> None:
         self.media = replace(log.media, selection=self._selection.name)
@@ -195,6 +215,16 @@ class Decoder:
             raise DecodeError("decode_failed", log.words or f"ffmpeg ended with {code}")
         if not self._samples:
             raise DecodeError("empty", log.words or "no audio came out")
+        self._account(log)
+
+    def _account(self, log: FfmpegLog) -> None:
+        """Raise if much of what the container promises did not come: decoders pass over what they cannot read."""
+        came_s = self._samples / SAMPLE_RATE
+        promised_s = log.promised_s if log.media.stated_s is not None else self._counted_s
+        missing_s = (promised_s or 0.0) - came_s
+        if missing_s > (DAMAGED_S if log.damaged else PADDING_S):
+            cause = f": {log.words}" if log.words else ""
+            raise DecodeError("audio_missing", f"{missing_s:.2f} s of {promised_s:.2f} s could not be decoded{cause}")
 
 
 def _command(url: str, selection: Selection) -> list[str]:
@@ -230,6 +260,7 @@ def _running(command: list[str], feeder: _Feeder | None) -> Iterator[subprocess.
     assert process.stdout
     assert process.stderr
     try:
+        _confine(process.pid)
         if feeder is not None:
             assert process.stdin
             feeder.start_into(os.dup(process.stdin.fileno()))
@@ -242,6 +273,22 @@ def _running(command: list[str], feeder: _Feeder | None) -> Iterator[subprocess.
         process.wait()
         if feeder is not None:
             feeder.stop()
+
+
+def _confine(pid: int) -> None:
+    """Bound what a hostile file can make of ffmpeg: no files but its input, no dump of its memory, and not all of that.
+
+    Set from outside, since code between fork and exec is not safe beside threads. ffmpeg has only just been started.
+    """
+    if sys.platform != "linux":  # which alone can do so
+        return
+    import resource
+
+    with suppress(ProcessLookupError):  # it may have ended already
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (FILES, FILES))
+        resource.prlimit(pid, resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 def _output(process: subprocess.Popen[bytes], log: FfmpegLog, watch: _Watch) -> Iterator[bytes]:
@@ -350,8 +397,9 @@ class _Feeder(threading.Thread):
 
 
 def _read_head(stream: BinaryIO) -> bytes:
+    """Read enough to know the kind, and of an MP3 the frame behind its tag, which holds pictures at times."""
     head = b""
-    while len(head) < 16:  # enough to know the kind
+    while len(head) < min(xing.needed(head), _TAG):
         more = stream.read(_HEAD)
         if not more:
             break

@@ -42,6 +42,9 @@ _ECHO = re.compile(
 )
 _OPENING = re.compile(r"Error opening input(?: files)?: ")
 _UNLISTED = re.compile(r"Format not on whitelist '.*'")
+_ESTIMATED = re.compile(r"Estimating duration from bitrate")
+_PICTURE = re.compile(r"Video: .*\(attached pic\)")
+_BOASTERS = {"wav", "w64", "aiff"}  # recorders and streams that broke off leave any length in their headers
 _LONGEST = 16_384  # characters kept of a line
 _STREAMS = 1000  # remembered of each kind
 _FIRST, _LAST = 2, 2  # distinct errors kept from either end
@@ -57,6 +60,7 @@ class FfmpegLog:
         self._in_header = False
         self._container: str | None = None
         self._stated_s: float | None = None
+        self._estimated = False  # which ffmpeg says before it says the length
         self._audio: list[str] = []
         self._others: list[str] = []
         self._first: list[str] = []
@@ -95,6 +99,21 @@ class FfmpegLog:
         return tuple(self._others)
 
     @property
+    def promised_s(self) -> float | None:
+        """How long the audio is by an index or a count in the container, in seconds; None where that is not known.
+
+        The length of a file is that of its longest stream: with video or several audio tracks it says nothing of one.
+        """
+        moving = [stream for stream in self._others if stream.startswith("Video") and not _PICTURE.match(stream)]
+        alone = len(self._audio) == 1 and not moving
+        return self._stated_s if alone and not self._estimated and self._container not in _BOASTERS else None
+
+    @property
+    def damaged(self) -> bool:
+        """Whether ffmpeg complained of errors."""
+        return bool(self._first)
+
+    @property
     def words(self) -> str:
         """The errors, first and last ones, without paths and addresses; "" if there were none."""
         return "; ".join(dict.fromkeys(self._first + self._last))
@@ -114,6 +133,8 @@ class FfmpegLog:
         level, text = match.groups()
         if level == "info":
             self._info(text)
+        elif level == "warning":
+            self._estimated = self._estimated or bool(_ESTIMATED.match(text))
         elif level in ("error", "fatal", "panic"):
             self._error(text)
 

@@ -3,8 +3,11 @@ from __future__ import annotations
 import io
 import math
 import os
+import random
+import re
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,8 +21,8 @@ import psutil
 import pytest
 from s3_server import s3_server
 
-from pipeline import storage
-from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives, find_ffmpeg
+from pipeline import storage, xing
+from pipeline.decode import MEMORY, DecodeOptions, Decoder, Selection, alternatives, find_ffmpeg
 from pipeline.errors import DataError, DecodeError, OpenError, UserError
 from pipeline.types import Media, Pcm
 
@@ -327,7 +330,83 @@ def test_a_video_without_audio_says_what_it_has(tmp_path: Path, how: str) -> Non
 def test_half_a_file_gives_half_the_audio(tmp_path: Path, how: str) -> None:
     data = make(tmp_path / "x.mp3", tone="sine=440:d=10").read_bytes()
     (tmp_path / "half.mp3").write_bytes(data[: len(data) // 2])
-    assert len(heard(decoder(tmp_path / "half.mp3", how))) / RATE == pytest.approx(5, abs=0.2)
+    assert_missing(decoder(tmp_path / "half.mp3", how), 5, of=10)
+
+
+def assert_missing(half: Decoder, seconds: float, of: float) -> None:
+    """Hold that all audio comes that there is, and then the error says how much there is not."""
+    blocks = []
+    with pytest.raises(DecodeError) as caught:
+        blocks.extend(half.blocks())
+    assert sum(map(len, blocks)) / RATE == pytest.approx(of - seconds, abs=0.2)
+    assert caught.value.kind == "audio_missing"
+    told = re.match(r"([\d.]+) s of ([\d.]+) s could not be decoded", str(caught.value))
+    assert told
+    assert float(told[1]) == pytest.approx(seconds, abs=0.2)
+    assert float(told[2]) == pytest.approx(of, abs=0.1)
+
+
+TELLING = {"mp3": [], "flac": [], "m4a": ["-movflags", "+faststart"], "mka": ["-c:a", "flac"], "caf": []}
+
+
+@both_ways
+@pytest.mark.parametrize("ending", TELLING)
+def test_containers_that_know_their_length_tell_what_is_cut_off(tmp_path: Path, ending: str, how: str) -> None:
+    whole = make(tmp_path / f"x.{ending}", *TELLING[ending], tone="anoisesrc=d=20:a=0.3:r=16000")
+    data = whole.read_bytes()
+    (tmp_path / f"cut.{ending}").write_bytes(data[: len(data) * 3 // 4])
+    assert_missing(decoder(tmp_path / f"cut.{ending}", how), 5, of=20)
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),  # an Ogg tells its length at its end, which a stream does not see in time
+    [("ogg", "path"), *((ending, how) for ending in ("mp3", "flac", "mka") for how in ("path", "stream"))],
+)
+def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path, ending: str, how: str) -> None:
+    output = TELLING.get(ending, [])
+    data = bytearray(make(tmp_path / f"x.{ending}", *output, tone="anoisesrc=d=20:a=0.3:r=16000").read_bytes())
+    middle = slice(len(data) * 2 // 5, len(data) // 2)
+    data[middle] = random.Random(3).randbytes(middle.stop - middle.start)
+    (tmp_path / f"hurt.{ending}").write_bytes(data)
+    assert_missing(decoder(tmp_path / f"hurt.{ending}", how), 2, of=20)
+
+
+def test_mp3_behind_a_large_picture_still_tells_its_length(tmp_path: Path) -> None:
+    sound = make(tmp_path / "x.mp3", tone="sine=440:d=10").read_bytes()
+    frames = sound[xing.tag_size(sound) :]
+    size = 300_000
+    tag = b"ID3\x04\x00\x00" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
+    (tmp_path / "half.mp3").write_bytes(tag + frames[: len(frames) // 2])
+    assert_missing(decoder(tmp_path / "half.mp3", "stream"), 5, of=10)
+
+
+@pytest.mark.parametrize("size", [0, 3, 9, 200, 4000])
+def test_no_count_is_found_in_what_is_no_mp3(size: int) -> None:
+    assert xing.counted_s(random.Random(size).randbytes(size)) is None
+
+
+def test_recording_without_end_is_cut_at_the_limit(tmp_path: Path) -> None:
+    found = decoder(make(tmp_path / "x.flac", tone="anullsrc=d=600:r=16000"), max_hours=0.1)
+    samples = 0
+    with pytest.raises(DecodeError) as caught:
+        for block in found.blocks():
+            samples += len(block)
+    assert caught.value.kind == "too_long"
+    assert samples == 360 * RATE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+def test_ffmpeg_works_under_limits(tmp_path: Path) -> None:
+    import resource
+
+    blocks = decoder(make(tmp_path / "x.wav", tone="sine=440:d=600"), block_s=1).blocks()
+    next(blocks)
+    (ffmpeg,) = psutil.Process().children()
+    limits = {kind: ffmpeg.rlimit(kind) for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_AS)}
+    blocks.close()  # type: ignore[attr-defined]
+    assert limits == {
+        resource.RLIMIT_FSIZE: (0, 0), resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_AS: (MEMORY, MEMORY)
+    }  # fmt: skip
 
 
 def test_an_absent_file_is_an_open_error(tmp_path: Path) -> None:

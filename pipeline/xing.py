@@ -1,0 +1,60 @@
+"""How long an MP3 is by its own count: the header that encoders put into the first frame.
+
+ffmpeg reads it only where it can seek, so for streams it is read here. Knows bytes, no files and no decoder.
+Sources: ISO 11172-3 and 13818-3 (frame headers), the Xing VBR header SDK (the count), the LAME tag's specification
+(padding), ID3v2.4 (the tag before it).
+"""
+
+from __future__ import annotations
+
+_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # Hz, by version
+_MPEG1 = 3
+_LAYER_3 = 1
+_MONO = 3
+_TAG = 10  # bytes of an ID3v2 header
+_LAME = 24  # bytes of what LAME and its kin write behind the count: name, ..., samples of silence before and after
+_ENCODERS = (b"LAME", b"Lavf", b"Lavc")
+_SEARCHED = 4096  # bytes behind the tag in which the first frame begins
+
+
+def tag_size(head: bytes) -> int:
+    """Return the bytes of the ID3v2 tag at the start, 0 where there is none."""
+    if len(head) < _TAG or head[:3] != b"ID3":
+        return 0
+    seven_bits = head[6:10]
+    return _TAG + (seven_bits[0] << 21 | seven_bits[1] << 14 | seven_bits[2] << 7 | seven_bits[3])
+
+
+def needed(head: bytes) -> int:
+    """Return how many bytes of the file `counted_s` wants to see."""
+    return tag_size(head) + 2 * _SEARCHED
+
+
+def counted_s(head: bytes) -> float | None:
+    """Return the seconds that the first frame counts, without the encoder's padding; None where it counts none."""
+    begin = tag_size(head)
+    for at in range(begin, min(begin + _SEARCHED, len(head) - 4)):
+        if head[at] == 0xFF and head[at + 1] >= 0xE0:
+            found = _frame(head, at)
+            if found is not None:
+                return found
+    return None
+
+
+def _frame(head: bytes, at: int) -> float | None:
+    version, layer = head[at + 1] >> 3 & 3, head[at + 1] >> 1 & 3
+    rate = head[at + 2] >> 2 & 3
+    if version not in _RATES or layer != _LAYER_3 or rate > 2:
+        return None
+    mono = head[at + 3] >> 6 == _MONO
+    side = (17 if mono else 32) if version == _MPEG1 else (9 if mono else 17)  # bytes between header and count
+    place = at + 4 + side
+    flags = head[place + 7] if place + 120 + _LAME <= len(head) else 0
+    if head[place : place + 4] not in (b"Xing", b"Info") or not flags & 1:
+        return None
+    samples = int.from_bytes(head[place + 8 : place + 12], "big") * (1152 if version == _MPEG1 else 576)
+    behind = place + 8 + sum(size for bit, size in enumerate((4, 4, 100, 4)) if flags >> bit & 1)
+    lame = head[behind : behind + _LAME]
+    if lame[:4] in _ENCODERS:
+        samples -= (lame[21] << 4 | lame[22] >> 4) + ((lame[22] & 0xF) << 8 | lame[23])
+    return samples / _RATES[version][rate]
