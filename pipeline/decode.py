@@ -26,7 +26,7 @@ from typing import BinaryIO
 import ffmpeg
 import numpy as np
 
-from pipeline import xing
+from pipeline import headers
 from pipeline.errors import DecodeError, OpenError, UserError
 from pipeline.ffmpeg_log import LOGLEVEL, FfmpegLog
 from pipeline.types import SAMPLE_RATE, Media, Pcm, setting
@@ -121,7 +121,7 @@ class Decoder:
         self._selection = selection
         self._suffix = suffix
         self._samples = 0
-        self._counted_s: float | None = None  # by an MP3's own count, which ffmpeg reads only where it can seek
+        self._counted_s: float | None = None  # by the header, where ffmpeg does not tell
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield int16 [samples] of mono 16 kHz: each `block_s` long, the last one what is left.
@@ -134,7 +134,7 @@ class Decoder:
             head = _read_head(stream)
             if not head:
                 raise DecodeError("empty", "the file has 0 bytes")
-            self._counted_s = xing.counted_s(head)
+            self._counted_s = headers.counted_s(head)
             if self._path is not None:
                 stream.close()
                 yield from self._decode(f"file:{self._path}", None)
@@ -220,8 +220,8 @@ class Decoder:
     def _account(self, log: FfmpegLog) -> None:
         """Raise if much of what the container promises did not come: decoders pass over what they cannot read."""
         came_s = self._samples / SAMPLE_RATE
-        promised_s = log.promised_s if log.media.stated_s is not None else self._counted_s
-        missing_s = (promised_s or 0.0) - came_s
+        promised_s = self._counted_s or log.promised_s or 0.0
+        missing_s = promised_s - came_s
         if missing_s > (DAMAGED_S if log.damaged else PADDING_S):
             cause = f": {log.words}" if log.words else ""
             raise DecodeError("audio_missing", f"{missing_s:.2f} s of {promised_s:.2f} s could not be decoded{cause}")
@@ -399,7 +399,7 @@ class _Feeder(threading.Thread):
 def _read_head(stream: BinaryIO) -> bytes:
     """Read enough to know the kind, and of an MP3 the frame behind its tag, which holds pictures at times."""
     head = b""
-    while len(head) < min(xing.needed(head), _TAG):
+    while len(head) < min(headers.needed(head), _TAG):
         more = stream.read(_HEAD)
         if not more:
             break

@@ -44,7 +44,6 @@ _OPENING = re.compile(r"Error opening input(?: files)?: ")
 _UNLISTED = re.compile(r"Format not on whitelist '.*'")
 _ESTIMATED = re.compile(r"Estimating duration from bitrate")
 _PICTURE = re.compile(r"Video: .*\(attached pic\)")
-_BOASTERS = {"wav", "w64", "aiff"}  # recorders and streams that broke off leave any length in their headers
 _LONGEST = 16_384  # characters kept of a line
 _STREAMS = 1000  # remembered of each kind
 _FIRST, _LAST = 2, 2  # distinct errors kept from either end
@@ -106,7 +105,7 @@ class FfmpegLog:
         """
         moving = [stream for stream in self._others if stream.startswith("Video") and not _PICTURE.match(stream)]
         alone = len(self._audio) == 1 and not moving
-        return self._stated_s if alone and not self._estimated and self._container not in _BOASTERS else None
+        return self._stated_s if alone and not self._estimated else None
 
     @property
     def damaged(self) -> bool:

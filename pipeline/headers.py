@@ -1,8 +1,9 @@
-"""How long an MP3 is by its own count: the header that encoders put into the first frame.
+"""How long an MP3 or a WAV is by its own header.
 
-ffmpeg reads it only where it can seek, so for streams it is read here. Knows bytes, no files and no decoder.
-Sources: ISO 11172-3 and 13818-3 (frame headers), the Xing VBR header SDK (the count), the LAME tag's specification
-(padding), ID3v2.4 (the tag before it).
+ffmpeg reads an MP3's count only where it can seek, and takes what is left of a WAV for its whole.
+Knows bytes, no files and no decoder.
+Sources: ISO 11172-3 and 13818-3 (MP3's frames), the Xing VBR header SDK (the count in the first one), the LAME tag's
+specification (padding), ID3v2.4 (the tag before it); RIFF WAVE and EBU Tech 3306 (RF64).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ _TAG = 10  # bytes of an ID3v2 header
 _LAME = 24  # bytes of what LAME and its kin write behind the count: name, ..., samples of silence before and after
 _ENCODERS = (b"LAME", b"Lavf", b"Lavc")
 _SEARCHED = 4096  # bytes behind the tag in which the first frame begins
+_UNKNOWN = 0x7FFF_0000  # sizes from here on, and 0, are of recorders that did not know or came not to say
 
 
 def tag_size(head: bytes) -> int:
@@ -26,12 +28,14 @@ def tag_size(head: bytes) -> int:
 
 
 def needed(head: bytes) -> int:
-    """Return how many bytes of the file `counted_s` wants to see."""
-    return tag_size(head) + 2 * _SEARCHED
+    """Return how many bytes of the file `counted_s` wants: those behind a tag, else what the first read gives."""
+    return tag_size(head) + 2 * _SEARCHED if tag_size(head) else 16
 
 
 def counted_s(head: bytes) -> float | None:
-    """Return the seconds that the first frame counts, without the encoder's padding; None where it counts none."""
+    """Return the seconds that the header counts, without an encoder's padding; None where it counts none."""
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        return _wave(head)
     begin = tag_size(head)
     for at in range(begin, min(begin + _SEARCHED, len(head) - 4)):
         if head[at] == 0xFF and head[at + 1] >= 0xE0:
@@ -58,3 +62,20 @@ def _frame(head: bytes, at: int) -> float | None:
     if lame[:4] in _ENCODERS:
         samples -= (lame[21] << 4 | lame[22] >> 4) + ((lame[22] & 0xF) << 8 | lame[23])
     return samples / _RATES[version][rate]
+
+
+def _wave(head: bytes) -> float | None:
+    """Return the length of the first `data` chunk that begins in `head`."""
+    at, pace, long = 12, 0, 0
+    while at + 24 <= len(head):
+        name, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
+        body = head[at + 8 : at + 24]
+        if name == b"ds64":
+            long = int.from_bytes(body[8:16], "little")
+        elif name == b"fmt ":
+            pace = int.from_bytes(body[8:12], "little")  # bytes a second
+        elif name == b"data":
+            size = long if size == 0xFFFF_FFFF else size if size < _UNKNOWN else 0
+            return size / pace if size and pace else None
+        at += 8 + size + size % 2
+    return None
