@@ -22,7 +22,7 @@ RECORDINGS = pa.schema(
         column(
             "status",
             pa.string(),
-            "ok; partial: some audio was decoded before an error; failed: none was.",
+            "ok; partial: some of the audio did not come, what came is there; failed: none came.",
             nullable=False,
         ),
         column("error_stage", pa.string(), "Where it failed: open, decode, worker. Null when ok."),

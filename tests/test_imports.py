@@ -19,7 +19,7 @@ ROWS: list[list[set[str]]] = [
     [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors", "pipeline.processes"}],
     [
         {"pipeline.storage", "pipeline.stores", "pipeline.logs", "pipeline.uris"},
-        {"pipeline.decode", "pipeline.ffmpeg_log"},
+        {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log"},
         {"pipeline.speech"},
         {"pipeline.passages"},
         {"pipeline.score"},
