@@ -195,7 +195,7 @@ class Decoder:
     def _bound(self) -> None:
         hours = self._options.max_hours
         if self._samples >= hours * 3600 * SAMPLE_RATE:
-            raise DecodeError("too_long", f"it goes on after {hours:g} h; --max-hours takes more of it")
+            raise DecodeError("too_long", f"it goes on after {hours:g} h; --decode-max-hours takes more of it")
 
     def _tell(self, log: FfmpegLog) -> None:
         self.media = replace(log.media, selection=self._selection.name)
