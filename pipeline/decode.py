@@ -121,7 +121,7 @@ class Decoder:
         self._selection = selection
         self._suffix = suffix
         self._samples = 0
-        self._counted_s: float | None = None  # by the header, where ffmpeg does not tell
+        self._counted_s: float | None = None  # by the file's header, which is believed before ffmpeg's length of it
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield int16 [samples] of mono 16 kHz: each `block_s` long, the last one what is left.

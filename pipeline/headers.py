@@ -1,12 +1,16 @@
-"""How long an MP3 or a WAV is by its own header.
+"""How long an MP3, a WAV, a W64 or a CAF is by its own header.
 
-ffmpeg reads an MP3's count only where it can seek, and takes what is left of a WAV for its whole.
+ffmpeg reads an MP3's count only where it can seek, and takes what is left of the others for their whole.
 Knows bytes, no files and no decoder.
 Sources: ISO 11172-3 and 13818-3 (MP3's frames), the Xing VBR header SDK (the count in the first one), the LAME tag's
-specification (padding), ID3v2.4 (the tag before it); RIFF WAVE and EBU Tech 3306 (RF64).
+specification (padding), ID3v2.4 (the tag before it); RIFF WAVE, EBU Tech 3306 (RF64), Sony's Wave64, Apple's Core Audio
+Format.
 """
 
 from __future__ import annotations
+
+import math
+import struct
 
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # Hz, by version
 _MPEG1 = 3
@@ -36,6 +40,10 @@ def counted_s(head: bytes) -> float | None:
     """Return the seconds that the header counts, without an encoder's padding; None where it counts none."""
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         return _wave(head)
+    if head[:4] == b"riff" and head[24:28] == b"wave":
+        return _wave64(head)
+    if head[:4] == b"caff":
+        return _caf(head)
     begin = tag_size(head)
     for at in range(begin, min(begin + _SEARCHED, len(head) - 4)):
         if head[at] == 0xFF and head[at + 1] >= 0xE0:
@@ -78,4 +86,39 @@ def _wave(head: bytes) -> float | None:
             size = long if size == 0xFFFF_FFFF else size if size < _UNKNOWN else 0
             return size / pace if size and pace else None
         at += 8 + size + size % 2
+    return None
+
+
+def _wave64(head: bytes) -> float | None:
+    at, pace = 40, 0
+    while at + 36 <= len(head):
+        name, size = head[at : at + 4], int.from_bytes(head[at + 16 : at + 24], "little")  # with these 24 bytes
+        if name == b"fmt ":
+            pace = int.from_bytes(head[at + 32 : at + 36], "little")
+        elif name == b"data":
+            return (size - 24) / pace if 24 < size < 1 << 62 and pace else None
+        if size < 24:
+            return None
+        at += size + -size % 8
+    return None
+
+
+def _caf(head: bytes) -> float | None:
+    """Return the length by the packets' table, or that of `data` where all packets are equal."""
+    at, rate, packet, frames = 8, 0.0, 0, 0
+    while at + 36 <= len(head):
+        name, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 12], "big", signed=True)
+        body = head[at + 12 : at + 44]
+        if name == b"desc" and len(body) == 32:
+            rate, packet, frames = struct.unpack(">d8xII8x", body)
+            if not (math.isfinite(rate) and rate > 0):
+                return None
+        elif name == b"pakt" and rate:
+            valid = int.from_bytes(body[8:16], "big", signed=True)
+            return valid / rate if valid > 0 else None
+        elif name == b"data":
+            return (size - 4) // packet * frames / rate if size > 4 and packet and rate else None
+        if size < 0:
+            return None
+        at += 12 + size
     return None

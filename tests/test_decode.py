@@ -348,6 +348,7 @@ def assert_missing(half: Decoder, seconds: float, of: float, at_most: float | No
 
 
 TELLING = {"mp3": [], "flac": [], "m4a": ["-movflags", "+faststart"], "mka": ["-c:a", "flac"], "wav": [], "aiff": []}
+TELLING |= {"caf": ["-c:a", "pcm_s16be"], "w64": []}
 
 
 @both_ways
@@ -360,16 +361,20 @@ def test_containers_that_know_their_length_tell_what_is_cut_off(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("ending", "how"),  # an Ogg tells its length at its end, which a stream does not see in time
-    [("ogg", "path"), *((ending, how) for ending in ("mp3", "flac", "mka") for how in ("path", "stream"))],
+    ("ending", "how", "lost"),  # seconds at most, where 2 are hurt: an Ogg loses pages, a Matroska clusters
+    [
+        ("ogg", "path", 3.2),  # it tells its length at its end, which a stream does not see in time
+        *((ending, how, 2.0) for ending in ("mp3", "flac") for how in ("path", "stream")),
+        *(("mka", how, 7.2) for how in ("path", "stream")),
+    ],
 )
-def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path, ending: str, how: str) -> None:
+def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path, ending: str, how: str, lost: float) -> None:
     output = TELLING.get(ending, [])
     data = bytearray(make(tmp_path / f"x.{ending}", *output, tone="anoisesrc=d=20:a=0.3:r=16000").read_bytes())
     middle = slice(len(data) * 2 // 5, len(data) // 2)
     data[middle] = random.Random(3).randbytes(middle.stop - middle.start)
     (tmp_path / f"hurt.{ending}").write_bytes(data)
-    assert_missing(decoder(tmp_path / f"hurt.{ending}", how), 2, of=20, at_most=8)  # Matroska's clusters are long
+    assert_missing(decoder(tmp_path / f"hurt.{ending}", how), 2, of=20, at_most=lost)
 
 
 def test_mp3_behind_a_large_picture_still_tells_its_length(tmp_path: Path) -> None:
@@ -392,8 +397,18 @@ def test_rf64_and_wav_without_a_length_are_read_to_their_end(tmp_path: Path) -> 
         assert len(heard(decoder(tmp_path / "y.wav"))) == 10 * RATE
 
 
+@pytest.mark.parametrize("kind", ["caf", "wav"])
+def test_what_was_written_to_a_pipe_has_no_length_and_misses_nothing(tmp_path: Path, kind: str) -> None:
+    command = [find_ffmpeg(), "-v", "error", "-f", "lavfi", "-i", "sine=440:d=10:r=16000", "-c:a"]
+    command += ["pcm_s16be" if kind == "caf" else "pcm_s16le", "-f", kind, "pipe:1"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    assert headers.counted_s(data) is None
+    (tmp_path / f"x.{kind}").write_bytes(data)
+    assert len(heard(decoder(tmp_path / f"x.{kind}", "stream"))) == 10 * RATE
+
+
 @pytest.mark.parametrize("size", [0, 3, 9, 200, 4000])
-def test_no_count_is_found_in_what_is_neither_mp3_nor_wav(size: int) -> None:
+def test_no_count_is_found_in_what_tells_none(size: int) -> None:
     assert headers.counted_s(random.Random(size).randbytes(size)) is None
 
 
