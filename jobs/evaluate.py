@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from jobs.noise import heard_of, transcribe_again
 from jobs.options import collect, settings, stores
 from pipeline import frames, storage, text, translation
 from pipeline.beside import beside
@@ -48,6 +49,13 @@ class ReportOptions:
         None, "Write a row a recording, with counts and texts, to this .parquet, .csv, .json or .jsonl."
     )
     against: str | None = setting(None, "Another output of the same recordings to compare with.")
+    add_noise: tuple[float, ...] = setting(
+        (),
+        "Transcribe the recordings that have references again, under white noise so far below their speech, by the same"
+        " options, into OUT/noise, and tell the errors: what are the transcripts worth in noise? For example 20,10,0.",
+        "dB",
+    )
+    runner: str = setting("ray", "What --add-noise runs on.", choices=("ray", "local"))
 
 
 @click.command(epilog="Example:  bulkscribe evaluate transcripts --references texts.csv --by language,duration")
@@ -79,6 +87,8 @@ def command(transcripts: str, given: str | None, **values: Any) -> None:
     references = read_references(given) if given else references_in(transcripts)
     first = judge.evaluate(transcripts, references)
     told = judge.totals(first, report)
+    if report.add_noise:
+        told["noise"] = judge.noise(transcripts, references, first, report)
     written = first.table
     if report.against:
         second = judge.evaluate(report.against, in_language_of(references, first.table))
@@ -125,6 +135,20 @@ class _Judge:
 
     def _groups(self, done: Evaluation, by: str) -> dict[str, dict[str, Any]]:
         return {name: summary(rows, done.translated, self.resampling) for name, rows in grouped(done.table, by)}
+
+    def noise(
+        self, out: str, references: list[Reference], clean: Evaluation, report: ReportOptions
+    ) -> dict[str, dict[str, Any]]:
+        """Tell the totals at each signal-to-noise ratio; return them by its name."""
+        curve = {}
+        for ratio in report.add_noise:
+            noised = transcribe_again(out, heard_of(clean.table), ratio, report.runner)
+            done = self.evaluate(noised, in_language_of(references, clean.table))
+            curve[f"{ratio:g} dB"] = summary(done.table, done.translated, self.resampling)
+        rows = {"none": summary(clean.table, clean.translated, self.resampling), **curve}
+        Console(stderr=True).print(_table("noise", rows, clean.translated, self.resampling))
+        rounded: dict[str, dict[str, Any]] = _rounded(curve)
+        return rounded
 
     def tell_worst(self, done: Evaluation, worst: int) -> None:
         """Show the recordings with the most errors a word."""

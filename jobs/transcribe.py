@@ -27,7 +27,9 @@ from jobs.progress import Progress
 from pipeline import engines, metrics, storage
 from pipeline.decode import DecodeOptions
 from pipeline.ledger import Ledger
+from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
+from pipeline.recordings import Recordings
 from pipeline.run import RayOptions, RayRunner, Runner, complete, local
 from pipeline.score import ScoreOptions
 from pipeline.sources import Listing, resolve
@@ -65,6 +67,7 @@ class JobOptions:
 @settings(PassageOptions)
 @settings(DecodeOptions)
 @settings(ScoreOptions)
+@settings(NoiseOptions)
 def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     """Transcribe recordings into Parquet tables.
 
@@ -83,11 +86,16 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
 
 
 def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
-    """Do the job and return its counts."""
-    machines, shown = collect(RayOptions, values), storage.redacted(out)
+    """List the recordings, transcribe them, and return the counts."""
     listing = resolve(source)
     _tell_listing(listing)
-    recordings = listing.recordings.in_language(job.language)
+    return transcribe(listing.recordings, out, job, values)
+
+
+def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
+    """Transcribe the recordings that `out` has no row of yet, by the values of this command's options."""
+    machines, shown = collect(RayOptions, values), storage.redacted(out)
+    recordings = recordings.in_language(job.language)
     with _machines(job, machines) as where:
         whisper = _resolve(collect(WhisperOptions, values), machines, where.gpus)
         engines.check_languages(whisper, recordings.languages())
@@ -163,14 +171,19 @@ def _resolve(options: WhisperOptions, machines: RayOptions, gpus: int) -> Whispe
 
 def _config(whisper: WhisperOptions, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
     """Return everything that changes rows, by name: equal configurations give equal tables."""
-    others = (collect(kind, values) for kind in (DecodeOptions, SpeechOptions, PassageOptions, ScoreOptions))
+    others = (
+        collect(kind, values) for kind in (DecodeOptions, SpeechOptions, PassageOptions, ScoreOptions, NoiseOptions)
+    )
     rows = [row_values(options) for options in (whisper, job, *others)]
     return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper)
 
 
 def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict[str, Any]) -> Plan:
     cutting = CutOptions(
-        collect(DecodeOptions, values), collect(SpeechOptions, values), collect(PassageOptions, values)
+        collect(DecodeOptions, values),
+        collect(SpeechOptions, values),
+        collect(PassageOptions, values),
+        collect(NoiseOptions, values),
     )
     on_gpu = float(whisper.device.startswith("cuda") and gpus > 0)
     return (

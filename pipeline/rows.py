@@ -60,6 +60,7 @@ _OUTCOME = pa.struct(
         ("speechless", pa.list_(_SPAN)),
         ("media", pa.struct(_MEDIA)),
         ("failure", pa.struct(_FAILURE)),
+        ("snr_db", pa.float64()),
     ]
 )
 _ATTEMPT = [("temperature", pa.float64()), ("avg_logprob", pa.float64()), ("compression_ratio", pa.float64())]
@@ -194,6 +195,7 @@ def recording_rows(finished: Iterable[Finished], *, part: str, model: str, confi
                 "speechless": [
                     {"start": s.start / SAMPLE_RATE, "end": s.end / SAMPLE_RATE} for s in outcome.speechless
                 ],
+                "snr_db": outcome.snr_db,
                 "language": item.language,
                 "language_probability": item.language_probability,
                 "segments": len(item.segments),
@@ -305,6 +307,7 @@ def _outcome(row: dict[str, Any]) -> Outcome:
         speechless=_spans(row["speechless"]),
         media=Media(**row["media"]),
         failure=Failure(**row["failure"]) if row["failure"] else None,
+        snr_db=row["snr_db"],
     )
 
 

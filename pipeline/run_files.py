@@ -62,11 +62,21 @@ def ids(out: str) -> list[str]:
 def find_config(out: str, hash_: str) -> dict[str, Any] | None:
     """Return the configuration of this hash, as the latest run that had it spells it out; None when no file does."""
     for run_id in reversed(ids(out)):
-        content = json.loads(storage.read_bytes(storage.join(out, RUNS, f"{run_id}.json")))
+        content = _read(out, run_id)
         if content.get("config_hash") == hash_:
-            config: dict[str, Any] = content["config"]
-            return config
+            return dict(content["config"])
     return None
+
+
+def latest_config(out: str) -> dict[str, Any] | None:
+    """Return the configuration of the latest run; None when no run has left a file."""
+    found = ids(out)
+    return dict(_read(out, found[-1])["config"]) if found else None
+
+
+def _read(out: str, run_id: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(storage.read_bytes(storage.join(out, RUNS, f"{run_id}.json")))
+    return content
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -25,6 +25,8 @@ from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
 from pipeline.errors import DataError
+from pipeline.levels import Meter
+from pipeline.noise import NoiseOptions, noisy
 from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
@@ -68,6 +70,7 @@ class CutOptions:
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     speech: SpeechOptions = field(default_factory=SpeechOptions)
     passages: PassageOptions = field(default_factory=PassageOptions)
+    noise: NoiseOptions = field(default_factory=NoiseOptions)
 
 
 def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
@@ -102,10 +105,11 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
 
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
-    uri = recording.uri
-    opener = partial(storage.open_audio, recording.location, recording.version)
-    decoder = Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
-    cutter = PassageCutter(recording, detect(decoder.blocks(), options.speech), options.passages)
+    decoder, meter = _decoder(recording, options, selection), Meter()
+    blocks = decoder.blocks()
+    if options.noise.add_noise is not None and (power := _power(recording, options, selection)):
+        blocks = noisy(blocks, power, options.noise.add_noise, recording.id)
+    cutter = PassageCutter(recording, meter.listen(detect(blocks, options.speech)), options.passages)
     passages, failure = 0, None
     try:
         for passage in cutter:
@@ -114,7 +118,22 @@ def _listen(recording: Recording, options: CutOptions, selection: Selection) -> 
     except DataError as error:  # what was decoded before it is kept
         failure = error.failure
     media = replace(decoder.media, selection=selection.name)
-    return Outcome(recording, passages, cutter.duration, cutter.speech, cutter.speechless, media, failure)
+    duration, speech = cutter.duration, cutter.speech
+    return Outcome(recording, passages, duration, speech, cutter.speechless, media, failure, meter.snr_db)
+
+
+def _decoder(recording: Recording, options: CutOptions, selection: Selection) -> Decoder:
+    uri = recording.uri
+    opener = partial(storage.open_audio, recording.location, recording.version)
+    return Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
+
+
+def _power(recording: Recording, options: CutOptions, selection: Selection) -> float | None:
+    """Return the power of a recording's speech: it is read to its end, or to where that fails."""
+    meter = Meter()
+    with suppress(DataError):  # the second reading meets it again, and tells
+        deque(meter.listen(detect(_decoder(recording, options, selection).blocks(), options.speech)), maxlen=0)
+    return meter.power
 
 
 def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:

@@ -181,6 +181,7 @@ class Outcome:
     speechless: tuple[Span, ...] = ()  # stretches that belong to no passage
     media: Media = Media()
     failure: Failure | None = None
+    snr_db: float | None = None  # of the speech to what is heard in its pauses; None without speech
 
     @property
     def status(self) -> str:

@@ -44,6 +44,12 @@ RECORDINGS = pa.schema(
         column("speech_s", pa.float64(), "Detected speech.", "s"),
         column("speechless", pa.list_(STRETCH), "Stretches without speech that were not transcribed.", "s"),
         column(
+            "snr_db",
+            pa.float64(),
+            "Signal-to-noise ratio of the speech: its power over that of its pauses. Null with hardly any speech.",
+            "dB",
+        ),
+        column(
             "language",
             pa.string(),
             "Code of the language: its passages' vote, weighted by speech. Null without speech.",

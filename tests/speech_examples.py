@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import wave
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.decode import Decoder
-from pipeline.types import SAMPLE_RATE, Passage, Segment, Span, Transcript
+from pipeline.types import SAMPLE_RATE, Passage, Pcm, Segment, Span, Transcript
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.options import WhisperOptions
 
@@ -48,3 +49,10 @@ def said(segments: tuple[Segment, ...]) -> list[tuple[float, float, str]]:
 def clip(one: Passage, seconds: int) -> Passage:
     pcm = one.pcm[: seconds * SAMPLE_RATE]
     return replace(one, pcm=pcm, spans=(Span(0, len(pcm)),))
+
+
+def write_wav(path: Path, pcm: Pcm) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes(pcm.tobytes())
+    return path

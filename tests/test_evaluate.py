@@ -12,6 +12,8 @@ import pytest
 import sacrebleu
 from click.testing import CliRunner, Result
 from outputs import FAILURE, finished, segment, write_part
+from speech_examples import clip, passage, write_wav
+from tables import assert_whole, read_table
 
 from jobs import main
 from pipeline.sources import recording_id
@@ -213,3 +215,25 @@ def test_what_is_wrong_with_references_is_said_with_the_line(
     assert result.exit_code == 2
     assert words in result.stderr
     assert "line 1" in result.stderr
+
+
+def test_curve_under_noise_is_that_of_transcripts_made_under_noise(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    audio = write_wav(tmp_path / "speech.wav", clip(passage("es_centralita.opus", "es"), 9).pcm)
+    options = ["--runner", "local", "--model", "base", "--no-evidence", "--temperatures", "0", "--language", "es"]
+    assert CliRunner().invoke(main, ["transcribe", str(audio), "--out", str(out), *options]).exit_code == 0
+    text = " ".join(row["text"] for row in read_table(str(out), "segments"))
+    texts = manifest(tmp_path, [{"uri": str(audio), "text": text}])
+    found = told(out, "--references", texts, "--add-noise", "20,-10", "--runner", "local")
+    assert found["wer"] == 0
+    assert 0 <= found["noise"]["20 dB"]["wer"] < found["noise"]["-10 dB"]["wer"]
+    (row,) = read_table(str(out / "noise" / "20dB"), "recordings")
+    assert row["snr_db"] == pytest.approx(20, abs=2)
+    assert_whole(str(out))
+
+
+def test_output_that_does_not_say_how_it_was_made_cannot_be_made_again(tmp_path: Path, out: Path) -> None:
+    texts = manifest(tmp_path, [{"uri": NEWS, "text": "Good."}])
+    result = evaluate(out, "--references", texts, "--add-noise", "10")
+    assert result.exit_code == 2
+    assert "does not say how it was made" in result.stderr

@@ -22,6 +22,8 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log"},
         {"pipeline.speech"},
         {"pipeline.passages"},
+        {"pipeline.levels"},
+        {"pipeline.noise"},
         {"pipeline.score"},
         {"pipeline.metrics"},
         {"pipeline.subtitles"},

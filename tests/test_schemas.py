@@ -17,7 +17,7 @@ from schemas.words import WORDS
 
 TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS}
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in TABLES for field in TABLES[table]]
-UNITS = {"s", "Hz", "bytes", "nats"}
+UNITS = {"s", "Hz", "bytes", "dB", "nats"}
 # The words that a column of a physical quantity is named by, and its unit.
 QUANTITIES = {
     "start": "s",
@@ -27,6 +27,7 @@ QUANTITIES = {
     "speechless": "s",
     "size_bytes": "bytes",
     "sample_rate": "Hz",
+    "snr_db": "dB",
     "avg_logprob": "nats",
     "evidence": "nats",
     "evidence_per_token": "nats",
