@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
 from torch import nn
 
+from pipeline.whisper import precision
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
@@ -25,6 +28,24 @@ def test_int8_product_is_close_and_keeps_small_activations_beside_large_ones() -
     x[:, 0] = 100.0  # as large as outliers of the network are: with 8 bits alone the others would drown
     exact, rough = linear(x), Int8Linear(linear)(x)
     assert (rough - exact).abs().max() < 0.01 * exact.abs().max()
+
+
+@pytest.mark.skipif(precision.automatic("cpu") != "int8", reason="this CPU has no int8 products")
+def test_int8_products_run_in_hardware() -> None:
+    linear, x = nn.Linear(512, 512), torch.randn(8, 512)
+    rough = Int8Linear(linear)
+    plain, quick = least_s(lambda: linear(x)), least_s(lambda: rough(x))
+    assert quick < 50 * plain  # without the product for this CPU oneDNN falls back to loops: thousands of times slower
+
+
+def least_s(function: Callable[[], object]) -> float:
+    """Return the least of five times that a call took."""
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 40])

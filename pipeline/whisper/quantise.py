@@ -3,6 +3,8 @@
 Weights have a scale a row of the output, activations one a row, taken from the row itself: sums are of integers, so a
 row's result depends neither on its batch mates nor on the order of summation. Activations have outliers beside which
 8 bits lose the rest, so they are two int8 numbers: a coarse one, and what it leaves. Few rows cost the same doubled.
+The codes go into the product moved up by 128: VNNI multiplies unsigned activations only, and for signed ones oneDNN
+falls back to plain loops, thousands of times slower, where there is no AMX.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.whisper.model import Linear, Whisper
 
 LARGEST = 127  # codes are symmetric
+ZERO = 128  # the activations' code for zero
 
 
 class Int8Linear(nn.Module):
@@ -40,9 +43,9 @@ class Int8Linear(nn.Module):
         exact = rows / step
         coarse = exact.round()
         fine = exact.sub_(coarse).mul_(2 * LARGEST).round_()
-        codes = torch.cat([coarse, fine]).to(torch.int8)  # [2 R, D]
+        codes = torch.cat([coarse, fine]).add_(ZERO).to(torch.uint8)  # [2 R, D]
         y = torch.ops.onednn.qlinear_pointwise(
-            codes, 1.0, 0, self.packed, self.scale, self.offset, None, 1.0, 0, torch.float32, "none", [], ""
+            codes, 1.0, ZERO, self.packed, self.scale, self.offset, None, 1.0, 0, torch.float32, "none", [], ""
         )
         y = torch.add(y[: len(rows)], y[len(rows) :], alpha=1 / (2 * LARGEST)).mul_(step)
         if self.bias is not None:
