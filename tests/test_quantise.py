@@ -62,9 +62,11 @@ def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine) -> 
         alone, among = answers(engine, one)[one.recording_id], together[one.recording_id]
         assert said(alone.segments) == said(among.segments)
         for mine, other in zip(alone.segments, among.segments, strict=True):
-            scores = [score for attempt in mine.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)]
-            others = [score for attempt in other.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)]
-            assert scores == pytest.approx(others, abs=1e-5)
+            for name in ("avg_logprob", "no_speech_prob", "evidence", "evidence_per_token"):
+                assert getattr(mine, name) == pytest.approx(getattr(other, name), abs=1e-5)
+            assert [one.avg_logprob for one in mine.attempts] == pytest.approx(
+                [one.avg_logprob for one in other.attempts], abs=1e-5
+            )
 
 
 def test_beam_search_and_context_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:
