@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 from pipeline.decode import Decoder
 from pipeline.types import SAMPLE_RATE, Passage, Pcm, Segment, Span, Transcript
 from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.model import Whisper
 from pipeline.whisper.options import WhisperOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
@@ -40,6 +43,17 @@ def with_options(engine: WhisperEngine, options: WhisperOptions) -> WhisperEngin
 
 def answers(engine: WhisperEngine, *passages: Passage) -> dict[str, Transcript]:
     return {transcript.recording_id: transcript for transcript in engine.transcribe(iter(passages)) if transcript}
+
+
+@contextmanager
+def passes(model: Whisper) -> Iterator[list[list[list[list[int]]]]]:
+    """Note the tokens of each pass through the decoder: [pass][feed][row][position]."""
+    seen: list[list[list[list[int]]]] = []
+    hook = model.decoder.register_forward_pre_hook(
+        lambda _, inputs: seen.append([feed.tokens.tolist() for feed in inputs[0]])
+    )
+    yield seen
+    hook.remove()
 
 
 def said(segments: tuple[Segment, ...]) -> list[tuple[float, float, str]]:

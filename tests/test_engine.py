@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import reference
 import torch
-from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
+from speech_examples import LANGUAGES, answers, clip, passage, passes, said, with_options
 
-from pipeline.types import SAMPLE_RATE, Passage, Span
+from pipeline.types import SAMPLE_RATE, Passage, Segment, Span
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.search import Greedy
+from pipeline.whisper.slots import Order, Slots
 from pipeline.whisper.steps import Shape, Steps
 
 # What the reference does: no jumps, no fallback here (its samples are other random numbers than ours).
@@ -103,11 +105,24 @@ def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine, pas
         assert said(alone.segments) == said(among.segments)
         for mine, other in zip(alone.segments, among.segments, strict=True):
             # Sums over a row may run in another order beside other rows: the last bits, no more.
-            scores = [score for attempt in mine.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)]
-            assert scores == pytest.approx(
-                [score for attempt in other.attempts for score in (attempt.avg_logprob, attempt.compression_ratio)],
-                abs=1e-5,
-            )
+            assert scores(mine) == pytest.approx(scores(other), abs=1e-5)
+
+
+@torch.inference_mode()
+def test_prompts_are_read_as_if_each_were_alone(engine: WhisperEngine) -> None:
+    contexts = ([], engine.tokens.encode(" Gracias por llamar a la centralita." * 5))
+    prompts = [engine.tokens.prompt("es", "transcribe", context, timestamps=True) for context in contexts]
+    orders = [Order(None, prompt, sot, engine.silence[:, :, 0]) for prompt, sot in prompts]
+    slots = Slots(engine.model, engine.rules, Greedy(engine.tokens.layout.eot), len(orders))
+    with passes(engine.model) as seen:
+        slots.admit(orders)
+    assert seen == [[[prompt]] for prompt, _ in prompts]
+
+
+def scores(segment: Segment) -> list[float]:
+    """Return the scores of a segment and of the attempts before it."""
+    attempts = [score for one in segment.attempts for score in (one.avg_logprob, one.compression_ratio)]
+    return [*attempts, segment.evidence or 0.0]
 
 
 def test_slots_fewer_than_passages_are_refilled(engine: WhisperEngine, passages: dict[str, Passage]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import reference
 import torch
 import whisper
-from speech_examples import LANGUAGES, answers, clip, passage, with_options
+from speech_examples import LANGUAGES, answers, clip, passage, passes, with_options
 
 from pipeline.types import SAMPLE_RATE, Passage, Pcm, Segment, Span
 from pipeline.whisper import mel as audio
@@ -59,6 +60,20 @@ def test_log_probabilities_with_audio_and_with_silence_equal_the_reference(engin
     for name, one, found in zip(TEXTS, claims, weigh(engine.model, claims, silence(engine.model)), strict=True):
         torch.testing.assert_close(found[0], expected(engine, heard[name], one), atol=2e-3, rtol=1e-3)
         torch.testing.assert_close(found[1], expected(engine, zeros, one), atol=2e-3, rtol=1e-3)
+
+
+def test_evidence_does_not_depend_on_what_else_is_weighed(engine: WhisperEngine) -> None:
+    name, language = next(item for item in LANGUAGES.items() if item[0] in TEXTS)
+    whole = claim(engine, clip(passage(name, language), 12).pcm, language, TEXTS[name] * 8)
+    claims = [replace(whole, tokens=whole.tokens[:count]) for count in (5, 20, 60)]
+    with passes(engine.model) as together:
+        found = weigh(engine.model, claims, engine.silence)
+    with passes(engine.model) as alone:
+        expected = [weigh(engine.model, [one], engine.silence)[0] for one in claims]
+    # Not equal numbers alone: which shapes lead to other sums differs from CPU to CPU.
+    assert together == alone
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
 
 
 def test_segments_have_the_evidence_of_their_text_tokens(

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import reference
 import torch
-from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
+from speech_examples import LANGUAGES, answers, clip, passage, passes, said, with_options
 
 from pipeline.types import SAMPLE_RATE
-from pipeline.whisper.alignment import Alignment, _median, warp
+from pipeline.whisper.alignment import Alignment, Spoken, _median, align, warp
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.locate import locate
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.reels import Window
 from pipeline.whisper.tokens import Tokens
 from pipeline.whisper.words import Bounds, Timing, assign, split, timings
 
@@ -65,6 +66,22 @@ def test_words_do_not_change_the_text_and_make_it_up(engine: WhisperEngine) -> N
         assert "".join(word.text for word in segment.words).strip() == segment.text
         assert all(word.start <= word.end for word in segment.words)
     assert not any(segment.words for one in without.values() for segment in one.segments)
+
+
+def test_words_do_not_depend_on_what_else_is_aligned(engine: WhisperEngine, tokens: Tokens) -> None:
+    one = clip(passage("es_centralita.opus", "es"), 12)
+    (encoded,) = engine.encoders.encode(Window.next(engine._reel(one)).mel[None])
+    start, _ = tokens.prompt("es", "transcribe", [], timestamps=False)
+    texts = (tokens.encode(" Gracias por llamar a la centralita." * times) for times in (1, 9))
+    spoken = [Spoken(start, text, tokens.layout.eot, encoded.audio, 1200) for text in texts]
+    with passes(engine.model) as together:
+        found = align(engine.model, spoken)
+    with passes(engine.model) as alone:
+        expected = [align(engine.model, [one])[0] for one in spoken]
+    assert together == alone
+    for mine, other in zip(found, expected, strict=True):
+        assert list(mine.times) == list(other.times)
+        np.testing.assert_allclose(mine.probabilities, other.probabilities, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", [random.randrange(2**31)])

@@ -7,7 +7,7 @@ smoothed, then dynamic time warping (Sakoe and Chiba 1978).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,19 +47,25 @@ class Alignment:
 
 @torch.inference_mode()
 def align(model: Whisper, windows: Sequence[Spoken]) -> list[Alignment]:
-    """Align windows (each with at least one token) in one pass of the decoder."""
+    """Align windows, each with at least one token."""
+    batches = (windows[at : at + model.batch] for at in range(0, len(windows), model.batch))
+    listened = [found for batch in batches for found in _listen(model, batch)]
+    first = warp([-attention for attention, _ in listened])
+    return [
+        Alignment(starts / POSITIONS_PER_SECOND, values) for starts, (_, values) in zip(first, listened, strict=True)
+    ]
+
+
+def _listen(model: Whisper, windows: Sequence[Spoken]) -> Iterator[tuple[Floats, Floats]]:
+    """Yield each text's attention to the audio [T, positions] and the probabilities of its tokens [T]."""
     queries, logits = _teach(model, windows)
-    attention, probabilities = [], []
     for row, (one, raw) in enumerate(zip(windows, logits, strict=True)):
         rows = len(one.start) + len(one.text) + 1  # end of text counted
-        attention.append(_attention(model, queries, row, one, rows)[len(one.start) - 1 : -1].cpu().double().numpy())
+        attention = _attention(model, queries, row, one, rows)[len(one.start) - 1 : -1]
         foretold = raw[:, : one.eot].softmax(1)
         text = torch.tensor(one.text, device=foretold.device)
-        probabilities.append(foretold.gather(1, text[:, None])[:, 0].cpu().double().numpy())
-    first = warp([-matrix for matrix in attention])
-    return [
-        Alignment(starts / POSITIONS_PER_SECOND, values) for starts, values in zip(first, probabilities, strict=True)
-    ]
+        probabilities = foretold.gather(1, text[:, None])[:, 0]
+        yield attention.cpu().double().numpy(), probabilities.cpu().double().numpy()
 
 
 def _teach(model: Whisper, windows: Sequence[Spoken]) -> tuple[list[Tensor], tuple[Tensor, ...]]:

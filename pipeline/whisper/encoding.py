@@ -16,8 +16,6 @@ from pipeline.whisper.device import settle_thread
 from pipeline.whisper.model import Feed, Whisper
 from pipeline.whisper.tokens import Layout
 
-GPU_BATCH = 16
-
 
 @dataclass(frozen=True)
 class Encoded:
@@ -46,9 +44,8 @@ class Encoders:
 
     def flush(self) -> None:
         """Encode what waits in the caller's thread."""
-        size = GPU_BATCH if self.model.decoder.positions.is_cuda else 1
         while self._pending:
-            batch, self._pending = self._pending[:size], self._pending[size:]
+            batch, self._pending = self._pending[: self.model.batch], self._pending[self.model.batch :]
             encoded = self.encode(torch.stack([mel for mel, _ in batch]))
             for (_, future), one in zip(batch, encoded, strict=True):
                 future.set_result(one)

@@ -39,7 +39,6 @@ from pipeline.whisper.weights import load
 from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
 LOOK = 16  # steps between two looks at whether lines have become loops
-WEIGHED = 8  # windows whose texts are weighed at once: their audio is copied for it
 AHEAD = 2  # windows that are encoded while all slots are taken
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 
@@ -223,11 +222,9 @@ class WhisperEngine:
             if self.options.evidence
             else []
         )
-        for begin in range(0, len(claims), WEIGHED):
-            some = claims[begin : begin + WEIGHED]
-            found = weigh(self.model, [self._claim(window) for window in some], self.silence)
-            for window, (heard, quiet) in zip(some, found, strict=True):
-                window.evidence = (heard - quiet).tolist()
+        found = weigh(self.model, [self._claim(window) for window in claims], self.silence)
+        for window, (heard, quiet) in zip(claims, found, strict=True):
+            window.evidence = (heard - quiet).tolist()
 
     def _claim(self, window: Window) -> Claim:
         # Without context: a text that only goes on with what was said before has no evidence of its own.

@@ -42,6 +42,11 @@ def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor
 
     Both from raw logits over the whole vocabulary, with the same prompt and the same tokens before each.
     """
+    batches = (claims[at : at + model.batch] for at in range(0, len(claims), model.batch))
+    return [found for batch in batches for found in _weigh(model, batch, quiet)]
+
+
+def _weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor]:
     device = model.decoder.positions.device
     longest = max(len(one.prompt) + len(one.tokens) - 1 for one in claims)
     fed = torch.zeros((len(claims), longest), dtype=torch.int64)

@@ -23,6 +23,8 @@ TEXT_POSITIONS = 448  # of the decoder
 STEADY_ROWS = 16
 # For the same reason attention runs over whole blocks of the cache (masked), however far the batch mates have come.
 CACHE_STEP = 64
+# And whole texts go through one by one: in half precision attention takes another path where the longest is long.
+GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,11 @@ class Whisper(nn.Module):
     def dtype(self) -> torch.dtype:
         """Number format of the encoder, and of the keys and values of both attentions."""
         return self.encoder.positions.dtype
+
+    @property
+    def batch(self) -> int:
+        """Windows whose spectrograms or whole texts go through in one pass. A CPU's caches hold one."""
+        return GPU_BATCH if self.decoder.positions.is_cuda else 1
 
     def new_audio(self, windows: int) -> Tensor:
         """Return room for the cross keys and values of `windows` windows: zeros [L, 2, N, H, A, E]."""

@@ -73,7 +73,9 @@ class Slots(Generic[Job]):
         self._fed += [len(order.prompt) for order in orders]
         for slot, order in zip(range(begin, end), orders, strict=True):
             self._audio[:, :, slot] = order.audio
-        hidden_last, hidden_sot = self._read_prompts(orders, begin)
+        batch = self.model.batch
+        read = [self._read_prompts(orders[at : at + batch], begin + at) for at in range(0, len(orders), batch)]
+        hidden_last, hidden_sot = (torch.cat(some) for some in zip(*read, strict=True))
         first = self.model.decoder.logits(hidden_sot).softmax(1)  # [n, vocabulary]
         self._no_speech[begin:end] = first[:, self.layout.no_speech]
         lengths = torch.tensor([len(order.prompt) for order in orders]).repeat_interleave(self.width)
