@@ -185,9 +185,10 @@ def _words(name: str, recordings: pd.DataFrame, segments: pd.DataFrame, words: p
 
 def _times(where: str, rows: pd.DataFrame, recordings: pd.DataFrame) -> Iterator[Finding]:
     """Yield the recordings with a time that is no number, runs backwards or leaves the recording."""
-    told = recordings.drop_duplicates("recording_id").set_index("recording_id")["duration_s"]
-    length = told.reindex(rows["recording_id"]).astype(float).to_numpy()
-    inside = (rows["start"] >= 0) & (rows["start"] <= rows["end"]) & ~(rows["end"] > length + SLACK_S)
+    told = recordings.drop_duplicates("recording_id").set_index("recording_id")[["start_s", "duration_s"]]
+    begin, length = told.reindex(rows["recording_id"]).astype(float).to_numpy().T
+    inside = ~(rows["start"] < begin - SLACK_S) & (rows["start"] <= rows["end"])
+    inside &= ~(rows["end"] > begin + length + SLACK_S) & (rows["start"] >= 0)
     for id_, group in rows[~inside].groupby("recording_id"):
         first = group.iloc[0]
         yield Finding("time", where, f"{len(group)} rows of {id_}, for example {first['start']} to {first['end']} s")

@@ -103,9 +103,13 @@ class FfmpegLog:
 
         The length of a file is that of its longest stream: with video or several audio tracks it says nothing of one.
         """
+        return self._stated_s if self.alone and not self._estimated else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one audio track, and nothing else that has a time of its own."""
         moving = [stream for stream in self._others if stream.startswith("Video") and not _PICTURE.match(stream)]
-        alone = len(self._audio) == 1 and not moving
-        return self._stated_s if alone and not self._estimated else None
+        return len(self._audio) == 1 and not moving
 
     @property
     def damaged(self) -> bool:

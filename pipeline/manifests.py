@@ -15,10 +15,14 @@ from typing import Any, BinaryIO
 
 from pipeline import storage
 from pipeline.errors import OpenError, UserError
+from pipeline.types import SAMPLE_RATE
 
 Row = tuple[int, dict[str, Any]]  # number of the line (of the row in Parquet), the columns
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 TEXTS = ("language", "initial_prompt")  # columns that steer how a recording is transcribed
+STRETCH = ("start", "end")  # columns that say which part of it is, in seconds
+_LONGEST_S = 1e9  # what is later is no time of a recording
+_STRETCH_HINT = "write seconds from the start of the recording, as 12.5, or nothing"
 WORDS = ("text", "reference", "translation")  # what is said: words, even where all lines are numbers
 
 
@@ -31,6 +35,8 @@ class Line:
     language: str | None
     initial_prompt: str | None
     metadata: str  # JSON object of the other columns
+    start: int = 0  # samples
+    end: int | None = None
 
 
 def read_manifest(uri: str) -> Iterator[Line]:
@@ -65,7 +71,29 @@ def _line(manifest: str, number: int, row: dict[str, Any]) -> Line:
     if not isinstance(uri, str) or not uri:
         raise UserError(f"{manifest}, line {number}: the uri is {uri!r}", "each line needs the name of a file")
     texts = {name: _text(row.pop(name, None), f"{manifest}, line {number}: the {name}") for name in TEXTS}
-    return Line(number, uri, texts["language"], texts["initial_prompt"], _json(row))
+    start, end = _stretch(row, f"{manifest}, line {number}")
+    return Line(number, uri, texts["language"], texts["initial_prompt"], as_json(row), start, end)
+
+
+def _stretch(row: dict[str, Any], where: str) -> tuple[int, int | None]:
+    """Take start and end out of the row; return them in samples."""
+    start, end = (_seconds(row.pop(name, None), f"{where}: the {name}") for name in STRETCH)
+    first, last = round((start or 0.0) * SAMPLE_RATE), None if end is None else round(end * SAMPLE_RATE)
+    if last is not None and last <= first:
+        raise UserError(f"{where}: the end, {end:g} s, is not after the start, {start or 0:g} s", _STRETCH_HINT)
+    return first, last
+
+
+def _seconds(value: Any, what: str) -> float | None:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < _LONGEST_S:
+        raise UserError(f"{what} is {value!r}", _STRETCH_HINT)
+    return seconds
 
 
 def _text(value: Any, what: str) -> str | None:
@@ -74,8 +102,8 @@ def _text(value: Any, what: str) -> str | None:
     return (value or "").strip() or None
 
 
-def _json(row: dict[str, Any]) -> str:
-    """Dump with types kept as far as JSON has them: dates and other values become text, not-a-number null."""
+def as_json(row: dict[str, Any]) -> str:
+    """Dump metadata with types kept as far as JSON has them: dates and other values become text, not-a-number null."""
     text = json.dumps(_finite(row), ensure_ascii=False, default=str)
     try:
         text.encode()

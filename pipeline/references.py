@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline import storage
 from pipeline.errors import OpenError, UserError
 from pipeline.manifests import MANIFESTS, read_rows
 from pipeline.sources import recording_id
+from pipeline.types import SAMPLE_RATE
 
 MIXED = "mul"  # language of a recording whose stretches are in several: ISO 639-2 for "multiple languages"
 _NAMED = ("uri", "recording_id")
@@ -45,6 +46,8 @@ class Reference:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # all other columns
     segments: tuple[Timed, ...] = ()
     words: tuple[Timed, ...] = ()
+    stretch_id: str = ""  # of the recording that is this stretch alone
+    stretches: tuple[Reference, ...] = ()  # that it was put together from
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def match(references: Sequence[Reference], recordings: Iterable[tuple[str, str]]
     what is left, by the ends of the paths, where these are nobody else's: so copies in another place find each other.
     """
     left = dict(recordings)
+    references = [one for whole in references for one in _as_heard(whole, left)]
     found = {one.recording_id: one for one in references if one.recording_id in left}
     rest = [one for one in references if one.recording_id not in found]
     beside = len(found)
@@ -106,6 +110,13 @@ def match(references: Sequence[Reference], recordings: Iterable[tuple[str, str]]
         if depth is None:
             beside = len(found)
     return Matched(found, len(found) - beside, tuple(rest))
+
+
+def _as_heard(reference: Reference, recordings: Mapping[str, str]) -> Sequence[Reference]:
+    """Return the stretches of a reference that are recordings of their own; where none is, the reference."""
+    stretches = reference.stretches or (reference,)
+    alone = [replace(one, recording_id=one.stretch_id) for one in stretches if one.stretch_id in recordings]
+    return alone or [reference]
 
 
 def _unique(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -158,6 +169,7 @@ def _rows(source: str) -> Iterator[Reference]:
             {column: value for column, value in row.items() if column not in _KNOWN},
             _segment(row, text, where),
             _words(row, where),
+            _stretch_id(name, row) if given == "uri" else "",
         )
 
 
@@ -172,6 +184,14 @@ def _segment(row: Mapping[str, Any], text: str | None, where: str) -> tuple[Time
     if row.get("start") is None or row.get("end") is None:
         return ()
     return (Timed(*_times(row, where), text or ""),)
+
+
+def _stretch_id(name: str, row: Mapping[str, Any]) -> str:
+    """Return the id of the recording that a manifest with these times makes; "" where the row has none."""
+    start, end = row.get("start"), row.get("end")
+    if start is None or end is None:
+        return ""
+    return recording_id(name, round(float(start) * SAMPLE_RATE), round(float(end) * SAMPLE_RATE))
 
 
 def _words(row: Mapping[str, Any], where: str) -> tuple[Timed, ...]:
@@ -237,4 +257,5 @@ def _joined(stretches: Sequence[Reference]) -> Reference:
         },
         tuple(segment for one in said for segment in one.segments),
         tuple(word for one in stretches for word in one.words),
+        stretches=tuple(stretches),
     )

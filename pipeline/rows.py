@@ -40,6 +40,8 @@ _RECORDING = [
     ("initial_prompt", pa.string()),
     ("metadata", pa.string()),
     ("address", pa.string()),
+    ("start", pa.int64()),
+    ("end", pa.int64()),
 ]
 _MEDIA = [
     ("container", pa.string()),
@@ -190,11 +192,11 @@ def recording_rows(finished: Iterable[Finished], *, part: str, model: str, confi
                 "sample_rate": media.sample_rate,
                 "channels": media.channels,
                 "selection": media.selection if outcome.duration else None,
+                "start_s": recording.start / SAMPLE_RATE,
+                "end_s": None if recording.end is None else recording.end / SAMPLE_RATE,
                 "duration_s": outcome.duration / SAMPLE_RATE,
                 "speech_s": outcome.speech / SAMPLE_RATE,
-                "speechless": [
-                    {"start": s.start / SAMPLE_RATE, "end": s.end / SAMPLE_RATE} for s in outcome.speechless
-                ],
+                "speechless": [_times(span, recording) for span in outcome.speechless],
                 "snr_db": outcome.snr_db,
                 "language": item.language,
                 "language_probability": item.language_probability,
@@ -218,8 +220,7 @@ def segment_rows(finished: Iterable[Finished]) -> pa.Table:
             row["attempts"] = [_row(attempt) for attempt in segment.attempts]
             del row["words"]
             row |= {"recording_id": item.outcome.recording.id, "index": index, "passage": passage}
-            row |= {"start": segment.start / SAMPLE_RATE, "end": segment.end / SAMPLE_RATE}
-            rows.append(row)
+            rows.append(row | _times(segment, item.outcome.recording))
     return pa.Table.from_pylist(rows, schema=SEGMENTS)
 
 
@@ -230,8 +231,7 @@ def word_rows(finished: Iterable[Finished]) -> pa.Table:
             "recording_id": item.outcome.recording.id,
             "segment": index,
             "index": position,
-            "start": word.start / SAMPLE_RATE,
-            "end": word.end / SAMPLE_RATE,
+            **_times(word, item.outcome.recording),
             "word": word.text,
             "probability": word.probability,
         }
@@ -240,6 +240,14 @@ def word_rows(finished: Iterable[Finished]) -> pa.Table:
         for position, word in enumerate(segment.words)
     ]
     return pa.Table.from_pylist(rows, schema=WORDS)
+
+
+def _times(item: Span | Segment | Word, recording: Recording) -> dict[str, float]:
+    """Return start and end in seconds of the file, which are those of the recording where it is no stretch."""
+    return {
+        "start": (recording.start + item.start) / SAMPLE_RATE,
+        "end": (recording.start + item.end) / SAMPLE_RATE,
+    }
 
 
 _NAMES = {

@@ -65,9 +65,10 @@ def resolve(sources: Sequence[str]) -> Listing:
     return Listing(recordings, collection.passed_over, collection.named - len(recordings))
 
 
-def recording_id(uri: str) -> str:
-    """Return the id of the recording at a canonical URI: 20 hex digits."""
-    return hashlib.sha256(uri.encode()).hexdigest()[:20]
+def recording_id(uri: str, start: int = 0, end: int | None = None) -> str:
+    """Return the id of the recording at a canonical URI, or of a stretch of it (in samples): 20 hex digits."""
+    stretch = f"\0{start}-{'' if end is None else end}" if start or end is not None else ""
+    return hashlib.sha256(f"{uri}{stretch}".encode()).hexdigest()[:20]
 
 
 class _Collection:
@@ -111,12 +112,12 @@ class _Collection:
         if entry.uri.lower().endswith(MANIFESTS):
             self._manifest(entry.location)
         else:
-            self._add(entry)
+            self._add(_recording(entry))
 
     def _folder(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if _is_media(entry.uri):
-                self._add(entry)
+                self._add(_recording(entry))
             else:
                 self.passed_over += 1
 
@@ -151,25 +152,31 @@ class _Collection:
             while batch := list(islice(lines, _TOGETHER)):
                 entries = pool.map(lambda line: _look(uri, folder, line), batch)
                 for line, entry in zip(batch, entries, strict=True):
-                    self._add(entry, line.language, line.initial_prompt, line.metadata)
+                    self._add(_recording(entry, line))
 
-    def _add(self, entry: Entry, language: str | None = None, prompt: str | None = None, metadata: str = "{}") -> None:
+    def _add(self, recording: Recording) -> None:
         self.named += 1
-        self._recent.append(
-            Recording(
-                recording_id(entry.uri),
-                entry.uri,
-                entry.size,
-                entry.version,
-                language,
-                prompt,
-                metadata,
-                entry.address,
-            )
-        )
+        self._recent.append(recording)
         if len(self._recent) == _TOGETHER:  # as columns they take a fifth of the memory
             self._found.append(Recordings.of(self._recent))
             self._recent = []
+
+
+def _recording(entry: Entry, line: Line | None = None) -> Recording:
+    """Return the recording in a file, as the line of a manifest wants it."""
+    start, end = (line.start, line.end) if line else (0, None)
+    return Recording(
+        recording_id(entry.uri, start, end),
+        entry.uri,
+        entry.size,
+        entry.version,
+        line.language if line else None,
+        line.initial_prompt if line else None,
+        line.metadata if line else "{}",
+        entry.address,
+        start,
+        end,
+    )
 
 
 def _is_media(uri: str) -> bool:

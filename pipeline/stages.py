@@ -124,8 +124,14 @@ def _listen(recording: Recording, options: CutOptions, selection: Selection) -> 
 
 def _decoder(recording: Recording, options: CutOptions, selection: Selection) -> Decoder:
     uri = recording.uri
-    opener = partial(storage.open_audio, recording.location, recording.version)
-    return Decoder(opener, storage.local_path(uri), options.decode, selection, suffix=PurePosixPath(uri).suffix)
+    return Decoder(
+        partial(storage.open_audio, recording.location, recording.version),
+        storage.local_path(uri),
+        options.decode,
+        selection,
+        suffix=PurePosixPath(uri).suffix,
+        stretch=(recording.start, recording.end),
+    )
 
 
 def _power(recording: Recording, options: CutOptions, selection: Selection) -> float | None:

@@ -57,9 +57,9 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A pointer to audio, without its bytes."""
+    """A pointer to audio, without its bytes: a file, a piece of a file, or a stretch of either."""
 
-    id: str  # a hash of the canonical URI: the same recording has the same id in every run
+    id: str  # a hash of the canonical URI and the stretch: the same recording has the same id in every run
     uri: str  # canonical, without credentials or signatures: what tables and messages may hold
     size: int | None = None  # bytes; None where the store does not say
     version: str = ""  # etag, or size and mtime: another version is transcribed anew
@@ -69,6 +69,10 @@ class Recording:
     # What `storage` opens where the URI alone does not: the URI with its credentials or signature. It lives in memory
     # and on the way to the workers; no table, file, log or message may hold it.
     address: str = field(default="", repr=False)
+    # Only this stretch is listened to, in samples of the file. All other times in the pipeline count from its start;
+    # those of the written tables from the file's.
+    start: int = 0
+    end: int | None = None  # None: to the end of the file
 
     @property
     def location(self) -> str:

@@ -40,6 +40,10 @@ RECORDINGS = pa.schema(
             pa.string(),
             "What was listened to: mix, or the channel or track chosen because only it held speech.",
         ),
+        column(
+            "start_s", pa.float64(), "Start of the stretch that was asked for; 0 where none was.", "s", nullable=False
+        ),
+        column("end_s", pa.float64(), "Its end; null where none was asked for.", "s"),
         column("duration_s", pa.float64(), "Length of the audio that was decoded.", "s"),
         column("speech_s", pa.float64(), "Detected speech.", "s"),
         column("speechless", pa.list_(STRETCH), "Stretches without speech that were not transcribed.", "s"),

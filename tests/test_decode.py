@@ -21,7 +21,7 @@ import psutil
 import pytest
 from s3_server import s3_server
 
-from pipeline import headers, storage
+from pipeline import decode, headers, storage
 from pipeline.decode import MEMORY, DecodeOptions, Decoder, Selection, alternatives, find_ffmpeg
 from pipeline.errors import DataError, DecodeError, OpenError, UserError
 from pipeline.types import Media, Pcm
@@ -577,3 +577,104 @@ def test_an_ffmpeg_on_the_path_comes_before_the_bundled_one(tmp_path: Path, monk
     assert "imageio_ffmpeg" in find_ffmpeg()
     (tmp_path / "ffmpeg").symlink_to("/bin/sh")
     assert find_ffmpeg() == str(tmp_path / "ffmpeg")
+
+
+# --- stretches ------------------------------------------------------------------------------------------------------
+
+LONG = "anoisesrc=d=36:a=0.3:r=44100:seed=7"
+AT, UNTIL = 31.123, 34.5  # far enough in to be sought
+STRETCHED = {name: FORMATS[name] for name in FORMATS if name not in ("m4b", "oga", "aac")} | {
+    "mp2": ["-c:a", "mp2"],
+    "ts": ["-c:a", "aac", "-f", "mpegts"],
+    "w64": [],
+    "ac3": ["-c:a", "ac3"],
+    "vbr.mp3": ["-c:a", "libmp3lame", "-q:a", "5", "-write_xing", "0"],
+    "adpcm.wav": ["-c:a", "adpcm_ms"],
+    "aac": ["-c:a", "aac", "-f", "adts"],
+}
+
+
+def stretch(path: Path, start: float, end: float | None, how: str = "path") -> Decoder:
+    samples = (round(start * RATE), None if end is None else round(end * RATE))
+    local = str(path) if how == "path" else None
+    return Decoder(lambda: storage.open_audio(str(path)), local, stretch=samples)
+
+
+def lag(whole: Pcm, part: Pcm, at: int, around: int = 4000) -> int:
+    """Return by how many samples `part` comes late, where `whole` has it at `at`."""
+    size = 1 << (len(part) + 2 * around).bit_length()
+    wide = np.fft.rfft(whole[at - around : at + len(part) + around].astype(float), size)
+    return int(np.fft.irfft(wide * np.conj(np.fft.rfft(part.astype(float), size)))[: 2 * around].argmax()) - around
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [
+        *((ending, "path") for ending in ("mp3", "m4a", "ogg")),
+        *(pytest.param(ending, how, marks=pytest.mark.slow) for ending in STRETCHED for how in ("path", "stream")),
+    ],
+)
+def test_a_stretch_is_that_of_the_whole_to_the_millisecond(tmp_path: Path, ending: str, how: str) -> None:
+    path = make(tmp_path / f"x.{ending}", *STRETCHED[ending], tone=LONG)
+    part = heard(stretch(path, AT, UNTIL, how))
+    assert abs(len(part) - round((UNTIL - AT) * RATE)) <= 1
+    assert abs(lag(heard(decoder(path)), part, round(AT * RATE))) <= 0.002 * RATE
+
+
+def test_a_stretch_of_one_sample_format_is_exact(tmp_path: Path) -> None:
+    pcm = np.random.default_rng(1).integers(-32768, 32768, 50 * RATE).astype(np.int16)
+    path = write_wav(tmp_path / "x.wav", [pcm])
+    for start, end in ((0.0, 1.5), (2.25, 2.5), (29.99, 31.0), (30.0, 31.0), (45.0001, None)):
+        wanted = pcm[round(start * RATE) : None if end is None else round(end * RATE)]
+        for how in ("path", "stream"):
+            assert np.array_equal(heard(stretch(path, start, end, how)), wanted), (start, how)
+
+
+def test_far_in_the_audio_before_a_stretch_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "x.mp3", tone=LONG)
+    commands: list[list[str]] = []
+    running = decode._running
+
+    def seen(command: list[str], feeder: object) -> object:
+        commands.append(command)
+        return running(command, feeder)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decode, "_running", seen)
+    heard(stretch(path, AT, UNTIL))
+    assert "-ss" in commands[-1]
+
+
+def test_speech_beside_pictures_is_not_sought_but_exact(tmp_path: Path) -> None:
+    picture = ("-f", "lavfi", "-i", "testsrc=d=36:s=64x48:r=5")
+    output = ("-c:v", "mpeg4", "-c:a", "aac", "-map", "1:v", "-map", "0:a", "-af", "adelay=0")
+    path = make(tmp_path / "x.mp4", *output, tone=LONG, more=picture)
+    part = heard(stretch(path, AT, UNTIL))
+    assert lag(heard(decoder(path)), part, round(AT * RATE)) == 0
+
+
+@both_ways
+@pytest.mark.parametrize("ending", ["mp3", "flac"])
+@pytest.mark.parametrize(("start", "end", "comes"), [(5.0, 8.0, 3.0), (17.0, 40.0, 3.0), (19.0, None, 1.0)])
+def test_a_stretch_misses_nothing_of_a_whole_file(
+    tmp_path: Path, ending: str, how: str, start: float, end: float | None, comes: float
+) -> None:
+    path = make(tmp_path / f"x.{ending}", tone="sine=440:d=20")
+    assert len(heard(stretch(path, start, end, how))) / RATE == pytest.approx(comes, abs=0.1)
+
+
+@both_ways
+def test_a_stretch_tells_what_is_missing_of_it_and_no_more(tmp_path: Path, how: str) -> None:
+    data = make(tmp_path / "x.wav", tone="sine=440:d=40").read_bytes()
+    (tmp_path / "half.wav").write_bytes(data[: len(data) // 2])
+    path = tmp_path / "half.wav"
+    assert len(heard(stretch(path, 5, 15, how))) == 10 * RATE
+    assert_missing(stretch(path, 15, 30, how), 10, of=15)
+    assert_missing(stretch(path, 15, None, how), 20, of=25)
+
+
+@both_ways
+def test_a_stretch_behind_the_end_is_empty_and_says_so(tmp_path: Path, how: str) -> None:
+    path = make(tmp_path / "x.flac")
+    with pytest.raises(DecodeError, match="it ends before 90 s") as caught:
+        heard(stretch(path, 90, 100, how))
+    assert caught.value.kind == "empty"

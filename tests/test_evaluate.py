@@ -237,3 +237,16 @@ def test_output_that_does_not_say_how_it_was_made_cannot_be_made_again(tmp_path:
     result = evaluate(out, "--references", texts, "--add-noise", "10")
     assert result.exit_code == 2
     assert "does not say how it was made" in result.stderr
+
+
+def test_stretches_that_are_recordings_have_the_references_of_their_times(tmp_path: Path) -> None:
+    said = {(0, 80_000): ("Good evening.", "Good evening."), (80_000, 160_000): ("The news.", "The new news.")}
+    items = []
+    for (start, end), (_, heard) in said.items():
+        one = finished(recording_id(NEWS, start, end), NEWS, segment(0, 5, heard))
+        recording = replace(one.outcome.recording, start=start, end=end)
+        items.append(replace(one, outcome=replace(one.outcome, recording=recording)))
+    write_part(tmp_path / "out", "part-0001.parquet", items)
+    rows = [{"uri": NEWS, "start": a / 16_000, "end": b / 16_000, "text": text} for (a, b), (text, _) in said.items()]
+    found = told(tmp_path / "out", "--references", manifest(tmp_path, rows))
+    assert (found["recordings"], found["words"], found["insertions"]) == (2, 4, 1)

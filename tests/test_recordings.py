@@ -76,4 +76,4 @@ def test_a_recording_costs_the_driver_little_beside_its_uri() -> None:
     recordings = Recordings.of(
         Recording(f"{number:020x}", "s3://b/" + "x" * 43, number, "y" * 32) for number in range(100_000)
     )
-    assert recordings.table.nbytes / len(recordings) < 50 + 32 + 70
+    assert recordings.table.nbytes / len(recordings) < 50 + 32 + 90

@@ -189,3 +189,18 @@ def test_segments_are_counted_from_zero_over_the_passages_of_a_recording() -> No
     assert len({row["passage"] for row in table}) > 1
     assert [row["index"] for row in table] == list(range(len(table)))
     assert [row["text"] for row in table] == [segment.text for _, segment in whole.segments]
+
+
+def test_times_of_a_stretch_are_those_of_its_file() -> None:
+    recording = replace(listing(1)[0], start=160_000, end=16_000_000)
+    items = material(recording, seed=6)
+    transcripts = [item for item in items if isinstance(item, Transcript)]
+    (end,) = (item for item in items if isinstance(item, Outcome))
+    whole = finished(replace(end, speechless=(Span(8_000, 24_000),)), *transcripts)
+    (row,) = rows.recording_rows([whole], part="p", model="m", config_hash="c", run_id="r").to_pylist()
+    assert (row["start_s"], row["end_s"], row["duration_s"]) == (10.0, 1000.0, end.duration / 16_000)
+    assert row["speechless"] == [{"start": 10.5, "end": 11.5}]
+    segments = [segment for _, segment in whole.segments]
+    assert [r["start"] for r in rows.segment_rows([whole]).to_pylist()] == [10 + s.start / 16_000 for s in segments]
+    words = [word for segment in segments for word in segment.words]
+    assert [r["end"] for r in rows.word_rows([whole]).to_pylist()] == [10 + word.end / 16_000 for word in words]

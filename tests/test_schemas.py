@@ -22,6 +22,8 @@ UNITS = {"s", "Hz", "bytes", "dB", "nats"}
 QUANTITIES = {
     "start": "s",
     "end": "s",
+    "start_s": "s",
+    "end_s": "s",
     "duration_s": "s",
     "speech_s": "s",
     "speechless": "s",

@@ -237,6 +237,11 @@ def test_parquet_keeps_types_and_leaves_bytes_out(folder: str, tmp_path: Path) -
         ("x.jsonl", b'{"uri": "\\ud800"}\n', "line 1"),
         ("x.jsonl", b'{"uri": "a", "language": 1}\n', "line 1"),
         ("x.jsonl", b'{"uri": "\xe9"}\n', "line 1"),
+        ("x.jsonl", b'{"uri": "a", "start": -1}\n', "line 1: the start is -1"),
+        ("x.jsonl", b'{"uri": "a", "end": "1:30"}\n', "line 1: the end is '1:30'"),
+        ("x.jsonl", b'{"uri": "a", "end": true}\n', "line 1: the end is True"),
+        ("x.jsonl", b'{"uri": "a", "start": 1e400}\n', "line 1: the start is inf"),
+        ("x.jsonl", b'{"uri": "a", "start": 2, "end": 2.0}\n', "line 1: the end, 2 s, is not after the start"),
         ("x.jsonl", b"", "is empty"),
         ("x.csv", b"", "is empty"),
         ("x.csv", b"uri\n", "is empty"),
@@ -252,6 +257,24 @@ def test_a_bad_manifest_is_the_users_error(tmp_path: Path, name: str, content: b
     with pytest.raises(UserError, match=says) as caught:
         resolve([str(tmp_path / name)])
     assert caught.value.hint
+
+
+def test_stretches_of_one_file_are_several_recordings(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(
+        "uri,start,end,text\na,,,all\na,1.50,3,b\na,3,,c\na,0,2e1,d\na,1.5,3.0,again\na,0.0,,same\n"
+    )
+    listing = resolve([str(tmp_path / "x.csv")])
+    assert [(one.start, one.end) for one in listing.recordings] == [
+        (0, None),
+        (24_000, 48_000),
+        (48_000, None),
+        (0, 320_000),
+    ]
+    assert len({one.id for one in listing.recordings}) == 4
+    assert {one.uri for one in listing.recordings} == {f"{tmp_path}/a"}
+    assert listing.recordings[0].id == hashlib.sha256(f"{tmp_path}/a".encode()).hexdigest()[:20]
+    assert json.loads(listing.recordings[1].metadata) == {"text": "b"}
+    assert listing.doubles == 2
 
 
 def test_of_two_namings_the_first_counts(tmp_path: Path) -> None:

@@ -341,3 +341,24 @@ def test_killed_driver_on_ray_with_the_real_model_loses_and_doubles_nothing(tmp_
     assert kill_until_done(command(EXAMPLES, "--out", killed), 60.0, random.Random(seed)) > 0
     assert_whole(str(killed))
     assert_same_tables(str(whole), str(killed))
+
+
+def test_stretches_of_a_file_have_rows_with_the_files_times(tmp_path: Path) -> None:
+    out, manifest = tmp_path / "out", tmp_path / "stretches.csv"
+    episode = EXAMPLES / "episode.m4a"
+    manifest.write_text(f"uri,start,end,text\n{episode},10,40,a\n{episode},100.5,130,b\n{episode},200,900,c\n")
+    done = fake(manifest, "--out", out)
+    assert counts(done)["ok"] == 3, done.stderr
+    assert_whole(str(out))
+    checked = CliRunner().invoke(main, ["check", str(out), "--source", str(manifest)])
+    assert checked.exit_code == 0, checked.output
+    rows = {row["start_s"]: row for row in read_table(str(out), "recordings")}
+    assert {start: row["end_s"] for start, row in rows.items()} == {10.0: 40.0, 100.5: 130.0, 200.0: 900.0}
+    assert [rows[start]["duration_s"] for start in sorted(rows)] == pytest.approx([30.0, 29.5, 41.6], abs=0.1)
+    segments = read_table(str(out), "segments")
+    for start, row in rows.items():
+        times = [(one["start"], one["end"]) for one in segments if one["recording_id"] == row["recording_id"]]
+        assert times, start
+        assert min(times)[0] >= start
+        assert max(end for _, end in times) <= min(row["end_s"], 241.7)
+    assert "nothing to do" in fake(manifest, "--out", out).stderr
