@@ -233,6 +233,8 @@ def _tell_listing(listing: Listing) -> None:
     if listing.passed_over:
         words = f"passed over {listing.passed_over} files without an audio or video ending"
         logs.say("passed_over", words, files=listing.passed_over)
+    for note in listing.notes:
+        logs.say("note", note)
     if listing.doubles:
         words = f"{listing.doubles} recordings were named more than once; each is taken once"
         logs.say("doubles", words, recordings=listing.doubles)

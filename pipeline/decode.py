@@ -49,6 +49,7 @@ SEEK_S = 30  # what lies further in is sought, since that costs a look at the he
 RUN_UP_S = 1  # decoded before a stretch that is sought: codecs take some frames to be themselves again
 MEMORY = 4 << 30  # bytes of address space for ffmpeg, which takes a tenth of it; long files' indexes take more
 FILES = 64  # open ones
+_PROTOCOLS = {"pipe": "pipe", "file": "file", "subf": "subfile,file"}
 _HEAD = 65_536  # bytes looked at before a stream is given to ffmpeg
 _TAG = 16 << 20  # bytes of a tag that are read ahead
 _CHUNK = 262_144  # bytes read from a store at a time
@@ -116,15 +117,20 @@ class Decoder:
         selection: Selection = Selection(),
         suffix: str = "",
         stretch: tuple[int, int | None] = (0, None),
+        window: tuple[int, int] | None = None,
     ) -> None:
         """`opener` starts reading the file anew; with `path` ffmpeg reads it there itself.
+
+        With `window` it is a piece of what stands there: its first byte, and how many there are.
 
         `suffix` is the ending of the name: some formats (raw telephone codecs) are known by nothing else. Only the
         `stretch` is decoded: from its first sample to before its last one, or to the end.
         """
         self.media = Media(selection=selection.name)
         self._opener = opener
-        self._path = path
+        self._url = path and f"file:{path}"
+        if window:
+            self._url = f"subfile,,start,{window[0]},end,{sum(window)},,:file:{path}"
         self._options = options
         self._selection = selection
         self._suffix = suffix
@@ -144,9 +150,9 @@ class Decoder:
             if not head:
                 raise DecodeError("empty", "the file has 0 bytes")
             self._counted_s = headers.counted_s(head)
-            if self._path is not None:
+            if self._url is not None:
                 stream.close()
-                yield from self._decode(f"file:{self._path}", None)
+                yield from self._decode(self._url, None)
                 return
             if not _index_is_behind(head):
                 try:
@@ -275,7 +281,7 @@ def _command(url: str, selection: Selection, sought: tuple[int, int | None] | No
         window = {"ss": f"{begin_s:.6f}"} | ({} if end is None else {"t": f"{end / SAMPLE_RATE - begin_s:.6f}"})
     source = ffmpeg.input(
         "",
-        protocol_whitelist="pipe" if url.startswith("pipe:") else "file",
+        protocol_whitelist=_PROTOCOLS[url[:4]],
         format_whitelist=DEMUXERS,
         threads=1,
         **window,

@@ -40,6 +40,7 @@ _RECORDING = [
     ("initial_prompt", pa.string()),
     ("metadata", pa.string()),
     ("address", pa.string()),
+    ("inside", pa.string()),
     ("start", pa.int64()),
     ("end", pa.int64()),
 ]

@@ -1,4 +1,4 @@
-"""What the user names (files, folders, globs, prefixes, manifests) -> Recordings.
+"""What the user names (files, folders, globs, prefixes, manifests, tars, audio in Parquet) -> Recordings.
 
 Duty: the list of a job's recordings, each once. Knows no audio: whether a file can be read is found out when it is
 cut, and an absent line of a manifest ends as a row there.
@@ -10,17 +10,19 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 
-from pipeline import storage
+from pipeline import datasets, pieces, storage
 from pipeline.errors import OpenError, UserError
-from pipeline.manifests import MANIFESTS, Line, read_manifest
+from pipeline.manifests import MANIFESTS, Line, as_json, read_manifest
 from pipeline.recordings import Recordings
 from pipeline.storage import Entry
+from pipeline.tars import TAR, Tar
 from pipeline.types import Recording
 
 # What is taken from a folder. A file that is named itself is taken whatever its ending.
@@ -33,6 +35,8 @@ _MEDIA = re.compile(
 _MAGIC = re.compile(r"[*?[]")
 _TOGETHER = 4096  # lines of a manifest that are looked at, and recordings that are held as objects
 _LOOKERS = 32  # at a time: a store answers each in tens of milliseconds
+_FOOTER = 64 << 10  # bytes that are asked for at once of a Parquet file whose columns are looked at
+_AHEAD = 64  # tars that are listed before the first one's members are taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,9 @@ class Listing:
     """The recordings of a job, in the order of the sources, and what was left out."""
 
     recordings: Recordings
-    passed_over: int  # files of folders whose ending is neither audio nor video
+    passed_over: int  # files of folders and tars whose ending is neither audio nor video
     doubles: int  # times that a recording was named again
+    notes: tuple[str, ...] = ()  # what was odd about the sources, a line each
 
 
 def resolve(sources: Sequence[str]) -> Listing:
@@ -49,20 +54,23 @@ def resolve(sources: Sequence[str]) -> Listing:
 
     A name that exists is itself before it is a glob. Of a recording that is named twice the first naming counts.
     """
-    collection = _Collection()
-    for source in sources:
-        before = collection.named
-        collection.source(source)
-        if collection.named == before:
-            raise UserError(
-                f"no audio or video under {storage.redacted(source)}",
-                f"{collection.passed_over} files with other endings were passed over; name them one by one, or by a"
-                " glob like '*.dat', to take them whatever their ending",
-            )
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        collection = _Collection(pool)
+        for source in sources:
+            before = collection.named
+            collection.source(source)
+            collection.take_tars()
+            if collection.named == before:
+                raise UserError(
+                    f"no audio or video under {storage.redacted(source)}",
+                    f"{collection.passed_over} files with other endings were passed over; name them one by one, or by"
+                    " a glob like '*.dat', to take them whatever their ending",
+                )
     if not collection.named:
         raise UserError("no source was named", "name files, folders, globs, s3:// prefixes or manifests")
     recordings = collection.recordings()
-    return Listing(recordings, collection.passed_over, collection.named - len(recordings))
+    doubles = collection.named - len(recordings)
+    return Listing(recordings, collection.passed_over, doubles, tuple(collection.notes))
 
 
 def recording_id(uri: str, start: int = 0, end: int | None = None) -> str:
@@ -74,9 +82,12 @@ def recording_id(uri: str, start: int = 0, end: int | None = None) -> str:
 class _Collection:
     """What was found so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._tars: deque[Future[_Contents]] = deque()
         self._found: list[Recordings] = []
         self._recent: list[Recording] = []
+        self.notes: list[str] = []
         self.passed_over = 0
         self.named = 0  # recordings, doubles too
 
@@ -96,6 +107,9 @@ class _Collection:
                     f"cannot read {storage.redacted(source)}: {error}", "check the name, permissions and settings"
                 ) from error
             reason = error
+        if storage.split_piece(source)[1]:
+            self._piece(source)
+            return
         if not storage.lists(source):
             hint = "the web has no folders that can be listed: name each file, or a manifest or feed that does"
             raise UserError(f"cannot read {storage.redacted(source)}: {reason}", hint)
@@ -108,16 +122,52 @@ class _Collection:
         else:
             raise UserError(f"cannot read {source}: {reason}", "check the name; quote it if it has blanks or '*'")
 
+    def take_tars(self, left: int = 0) -> None:
+        """Take what is in the tars that were named, until only so many are not listed."""
+        while len(self._tars) > left:
+            found = self._tars.popleft().result()
+            self._flush()
+            self._found.append(found.recordings)
+            self.named += len(found.recordings)
+            self.passed_over += found.passed_over
+            self.notes += found.notes
+
     def _file(self, entry: Entry) -> None:
-        if entry.uri.lower().endswith(MANIFESTS):
+        name = entry.uri.lower()
+        if name.endswith(TAR):
+            self._tar(entry)
+        elif name.endswith(".parquet") and (column := _audio_column(entry)):
+            for recording in _rows(entry, column):
+                self._add(recording)
+        elif name.endswith(MANIFESTS):
             self._manifest(entry.location)
         else:
             self._add(_recording(entry))
+
+    def _piece(self, source: str) -> None:
+        """Take one piece of a file, which means to look through the file."""
+        base, _ = storage.split_piece(source)
+        wanted = storage.canonical(source)
+        try:
+            entry = storage.stat(base)
+        except OpenError as error:
+            raise UserError(f"cannot read {storage.redacted(base)}: {error}", "check the name") from error
+        column = None if entry.uri.lower().endswith(TAR) else _audio_column(entry)
+        listed: Iterable[Recording] = _rows(entry, column) if column else _contents(entry).recordings
+        for recording in listed:
+            if recording.uri == wanted:
+                self._add(recording)
+
+    def _tar(self, entry: Entry) -> None:
+        self._tars.append(self._pool.submit(_contents, entry))
+        self.take_tars(_AHEAD)
 
     def _folder(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if _is_media(entry.uri):
                 self._add(_recording(entry))
+            elif entry.uri.lower().endswith(TAR):
+                self._tar(entry)
             else:
                 self.passed_over += 1
 
@@ -148,18 +198,86 @@ class _Collection:
     def _manifest(self, uri: str) -> None:
         folder = storage.parent(uri)
         lines = iter(read_manifest(uri))
-        with ThreadPoolExecutor(_LOOKERS) as pool:
-            while batch := list(islice(lines, _TOGETHER)):
-                entries = pool.map(lambda line: _look(uri, folder, line), batch)
-                for line, entry in zip(batch, entries, strict=True):
-                    self._add(_recording(entry, line))
+        while batch := list(islice(lines, _TOGETHER)):
+            entries = self._pool.map(lambda line: _look(uri, folder, line), batch)
+            for line, entry in zip(batch, entries, strict=True):
+                self._add(_recording(entry, line))
 
     def _add(self, recording: Recording) -> None:
         self.named += 1
         self._recent.append(recording)
-        if len(self._recent) == _TOGETHER:  # as columns they take a fifth of the memory
-            self._found.append(Recordings.of(self._recent))
-            self._recent = []
+        if len(self._recent) == _TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Make columns of what is objects: they take a fifth of the memory."""
+        self._found.append(Recordings.of(self._recent))
+        self._recent = []
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What is in a tar."""
+
+    recordings: Recordings
+    passed_over: int
+    notes: list[str] = field(default_factory=list)
+
+
+def _contents(entry: Entry) -> _Contents:
+    """List a tar. What is behind damage is not known: a recording with the tar's own name stands for it, and fails."""
+    tar = Tar(entry, _is_media)
+    found = Recordings.of(_members(entry, tar))
+    if tar.texts:
+        found = Recordings.of(_with_texts(found, tar))
+    return _Contents(found, tar.passed_over, tar.notes)
+
+
+def _members(entry: Entry, tar: Tar) -> Iterator[Recording]:
+    for member in tar:
+        uri = storage.with_piece(entry.uri, "member", member.name, member.nth)
+        yield _piece_of(entry, uri, member.inside, size=member.size)
+    if tar.damage:
+        tar.notes.append(f"{entry.uri}: {tar.damage}; what was found before it is taken")
+        yield _piece_of(entry, entry.uri, pieces.fault("damaged", tar.damage), size=entry.size)
+
+
+def _with_texts(recordings: Recordings, tar: Tar) -> Iterator[Recording]:
+    for recording in recordings:
+        stem = os.path.splitext(storage.piece_name(recording.uri) or "")[0]
+        text = tar.texts.get(stem)
+        yield replace(recording, metadata=as_json(text)) if text else recording
+
+
+def _audio_column(entry: Entry) -> str | None:
+    """Return where a Parquet file has audio; None where it has none, or is a manifest."""
+    try:
+        with (
+            storage.open_audio(entry.location, entry.version, ahead=_FOOTER) as stream,
+            datasets.parquet(stream) as file,
+        ):
+            names = file.schema_arrow.names
+            return None if "uri" in names else datasets.column_of(file.schema_arrow)
+    except OpenError as error:
+        raise UserError(f"cannot read {entry.uri}: {error}", "check the file and the permissions") from error
+
+
+def _rows(entry: Entry, column: str) -> Iterator[Recording]:
+    """Yield the rows of a Parquet file with audio."""
+    try:
+        with storage.open_audio(entry.location, entry.version) as stream, datasets.parquet(stream) as file:
+            for row in datasets.rows(file, column):
+                kind, name = ("row", str(row.number)) if row.path is None else ("path", row.path)
+                uri = storage.with_piece(entry.uri, kind, name)
+                said = {"reference": row.others["text"]} if isinstance(row.others.get("text"), str) else {}
+                recording = _piece_of(entry, uri, pieces.row(row.number, row.column), size=None)
+                yield replace(recording, metadata=as_json(said | row.others))
+    except OpenError as error:
+        raise UserError(f"cannot read {entry.uri}: {error}", "check the file and the permissions") from error
+
+
+def _piece_of(entry: Entry, uri: str, inside: str, *, size: int | None) -> Recording:
+    return Recording(recording_id(uri), uri, size, entry.version, address=entry.location, inside=inside)
 
 
 def _recording(entry: Entry, line: Line | None = None) -> Recording:
@@ -174,8 +292,8 @@ def _recording(entry: Entry, line: Line | None = None) -> Recording:
         line.initial_prompt if line else None,
         line.metadata if line else "{}",
         entry.address,
-        start,
-        end,
+        start=start,
+        end=end,
     )
 
 

@@ -16,11 +16,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from pipeline import logs, metrics, rows, score, storage
+from pipeline import logs, metrics, pieces, rows, score, storage
 from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
@@ -123,14 +122,15 @@ def _listen(recording: Recording, options: CutOptions, selection: Selection) -> 
 
 
 def _decoder(recording: Recording, options: CutOptions, selection: Selection) -> Decoder:
-    uri = recording.uri
+    path, window = pieces.local_window(recording.location, recording.inside) or (None, None)
     return Decoder(
-        partial(storage.open_audio, recording.location, recording.version),
-        storage.local_path(uri),
+        partial(pieces.open_piece, recording.location, recording.version, recording.inside),
+        path,
         options.decode,
         selection,
-        suffix=PurePosixPath(uri).suffix,
+        suffix=storage.suffix(recording.uri),
         stretch=(recording.start, recording.end),
+        window=window,
     )
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from pipeline.errors import OpenError, UserError
 from pipeline.stores.options import StoreOptions, configure, configured
-from pipeline.stores.store import Entry, Store
+from pipeline.stores.store import AHEAD, Entry, Store
 from pipeline.uris import (
     AZURE_SCHEMES,
     GCS_SCHEMES,
@@ -29,8 +29,12 @@ from pipeline.uris import (
     lend,
     local_path,
     parent,
+    piece_name,
     redacted,
     scheme,
+    split_piece,
+    suffix,
+    with_piece,
 )
 
 __all__ = [
@@ -52,11 +56,15 @@ __all__ = [
     "names",
     "open_audio",
     "parent",
+    "piece_name",
     "read_bytes",
     "redacted",
     "scheme",
+    "split_piece",
     "stat",
+    "suffix",
     "walk",
+    "with_piece",
     "write_bytes",
 ]
 
@@ -107,15 +115,16 @@ def walk(uri: str) -> Iterator[Entry]:
         yield entry
 
 
-def open_audio(uri: str, version: str = "") -> BinaryIO:
-    """Open a file for streaming. Opening and every read raise OpenError, after the retries, `retryable` if transient.
+def open_audio(uri: str, version: str = "", start: int = 0, ahead: int = AHEAD) -> BinaryIO:
+    """Open a file for streaming, from the byte `start` on.
 
-    A store's broken connection is resumed at its byte. With `version` an object that has changed since it was listed
-    is refused, so that a resumed read never mixes two versions. (On the web, where versions are hearsay, only one read
-    is held to be of one version.)
+    Opening and every read raise OpenError, after the retries, `retryable` if transient. A store's broken connection is
+    resumed at its byte. With `version` an object that has changed since it was listed is refused, so that a resumed
+    read never mixes two versions. (On the web, where versions are hearsay, only one read is held to be of one version.)
+    Stores that are asked piece by piece are asked for `ahead` bytes at a time.
     """
     with _faults(uri):
-        return cast(BinaryIO, _Guarded(_store(uri).reader(uri, version), uri))
+        return cast(BinaryIO, _Guarded(_store(uri).reader(uri, version, start, ahead), uri))
 
 
 class _Guarded(io.RawIOBase):
@@ -129,7 +138,7 @@ class _Guarded(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        return True
+        return self._inner.seekable()
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         with _faults(self._uri):

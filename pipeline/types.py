@@ -69,6 +69,7 @@ class Recording:
     # What `storage` opens where the URI alone does not: the URI with its credentials or signature. It lives in memory
     # and on the way to the workers; no table, file, log or message may hold it.
     address: str = field(default="", repr=False)
+    inside: str = ""  # which piece of what is opened it is, as `pieces.py` reads it; "" for all of it
     # Only this stretch is listened to, in samples of the file. All other times in the pipeline count from its start;
     # those of the written tables from the file's.
     start: int = 0

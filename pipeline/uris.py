@@ -5,6 +5,9 @@ Duty: what a URI means, without looking whether anything is there. Knows no stor
 A local file's URI is its absolute path, or, where the name is not valid UTF-8, a percent-encoded `file://` URI. The
 keys of object stores stand in their URIs as they are, never percent-encoded; those of the web are percent-encoded.
 
+A piece of a file has its name behind a `#`: `x.tar#member=a/b.wav`, `x.parquet#path=b.wav` or `#row=17`. What is no
+plain letter, digit or sign in it is percent-encoded, so that whatever a tar calls its members is one harmless line.
+
 Canonical URIs hold no secret. `address` is what opens a file whose URI was given with one: it must never be shown.
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import unicodedata
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
@@ -27,6 +31,7 @@ _SIGNING = ("x-amz-", "x-goog-")
 _SIGNING_V2 = frozenset({"expires", "signature", "policy"})
 _SIGNERS_V2 = frozenset({"awsaccesskeyid", "googleaccessid", "key-pair-id"})
 _SAS = re.compile(r"sv|ss|srt|sr|sp|st|se|spr|sip|sig|skoid|sktid|skt|ske|sks|skv|saoid|suoid|scid|sdd|ses|si")
+_PIECE = re.compile(r"(.+\.(?:tar|parquet))#(member|path|row)=([^&]*)((?:&nth=\d+)?)", re.IGNORECASE | re.DOTALL)
 _KEYS = re.compile(r"^([^/:@]+):([^@]*)@")  # before the bucket
 # In messages, where more is hidden than in identities. What stands alone before an "@" is a container's name on Azure.
 _USER = re.compile(
@@ -69,6 +74,9 @@ def canonical(uri: str) -> str:
 
     Raises UnicodeEncodeError for text that no file can be called by (half a surrogate pair).
     """
+    base, piece = split_piece(uri)
+    if piece:
+        return canonical(base) + piece
     path = local_path(uri)
     if path is not None:
         return local_uri(os.path.abspath(path))
@@ -93,6 +101,39 @@ def address(uri: str) -> str:
     return "" if local_path(uri) is not None or canonical(uri) == uri else uri
 
 
+def with_piece(uri: str, kind: str, name: str, nth: int = 1) -> str:
+    """Return the URI of a piece of a file: its `member`, `path` or `row` of this name, the `nth` that is called so."""
+    return f"{uri}#{kind}={_quoted(name)}" + (f"&nth={nth}" if nth > 1 else "")
+
+
+def split_piece(uri: str) -> tuple[str, str]:
+    """Part a URI into that of the file, and what says which piece of it, in its one spelling; "" for a whole file."""
+    found = _PIECE.fullmatch(uri)
+    if not found:
+        return uri, ""
+    base, kind, name, nth = found.groups()
+    return base, f"#{kind.lower()}={_quoted(_unquoted(name))}{nth}"
+
+
+def piece_name(uri: str) -> str | None:
+    """Return what a tar or a table calls the piece that `uri` names; None where it names none."""
+    found = _PIECE.fullmatch(uri)
+    return _unquoted(found[3]) if found else None
+
+
+def _quoted(name: str) -> str:
+    return "".join(
+        quote_from_bytes(c.encode("utf-8", "surrogateescape"), safe="")
+        if c in '%#&?"<>\\' or unicodedata.category(c)[0] in "CZ"
+        else c
+        for c in name
+    )
+
+
+def _unquoted(name: str) -> str:
+    return unquote_to_bytes(name).decode("utf-8", "surrogateescape")
+
+
 def redacted(text: str) -> str:
     """Return a message without the credentials and signatures of the URLs in it."""
     return _SECRET.sub(r"\1...", _USER.sub(r"\1\2\3", text))
@@ -105,6 +146,12 @@ def join(base: str, *names: str) -> str:
         return local_uri(os.path.join(path, *names))
     bare, secret = _split_secret(base)
     return "/".join([bare.rstrip("/"), *names]) + secret
+
+
+def suffix(uri: str) -> str:
+    """Return the ending of the file's name, such as `.mp3`, or nothing where it has none that is fit for a name."""
+    found = re.search(r"\.[A-Za-z0-9]{1,10}$", re.split(r"[?#]", uri)[0] if scheme(uri) in WEB_SCHEMES else uri)
+    return found[0] if found else ""
 
 
 def as_folder(uri: str) -> str:

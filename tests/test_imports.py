@@ -18,7 +18,15 @@ ROOT = Path(__file__).parent.parent
 ROWS: list[list[set[str]]] = [
     [{"schemas"}, {"pipeline", "pipeline.types", "pipeline.errors", "pipeline.processes"}],
     [
-        {"pipeline.storage", "pipeline.stores", "pipeline.logs", "pipeline.uris"},
+        {
+            "pipeline.storage",
+            "pipeline.stores",
+            "pipeline.logs",
+            "pipeline.uris",
+            "pipeline.pieces",
+            "pipeline.tars",
+            "pipeline.datasets",
+        },
         {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log"},
         {"pipeline.speech"},
         {"pipeline.passages"},

@@ -20,13 +20,12 @@ from typing import Any, TypeVar
 
 from pipeline.errors import OpenError, UserError
 from pipeline.stores.options import CONNECT_S, READ_S
-from pipeline.stores.store import Entry
+from pipeline.stores.store import AHEAD, Entry
 from pipeline.stores.trying import Busy, resumed, tried
 from pipeline.uris import address, as_folder, azure_parts, canonical, lend
 
 _KINDS = {400: "bad_uri", 401: "forbidden", 403: "forbidden", 404: "not_found", 412: "changed"}
 _TRANSIENT = frozenset({408, 429})
-_CHUNK = 4 << 20  # bytes a request
 _PAGE = 1000  # some 10 MB in the library's objects; the store would give 5000
 _COPY_POLL_S = 0.5
 
@@ -52,8 +51,8 @@ def _make_client(pid: int, settings: tuple[tuple[str, str], ...], host: str, tok
         "retry_policy": ExponentialRetry(retry_total=0),
         "connection_timeout": CONNECT_S,
         "read_timeout": READ_S,
-        "max_chunk_get_size": _CHUNK,
-        "max_single_get_size": _CHUNK,
+        "max_chunk_get_size": AHEAD,
+        "max_single_get_size": AHEAD,
     }
     text = have.get("CONNECTION_STRING", "")
     try:
@@ -143,10 +142,10 @@ def walk(uri: str) -> Iterator[Entry]:
                 yield Entry(found, blob.size, blob.etag.strip('"'), address(lend(found, uri)))
 
 
-def reader(uri: str, version: str) -> io.RawIOBase:
+def reader(uri: str, version: str, start: int, ahead: int) -> io.RawIOBase:
     """Open a blob; one that is not of this version is refused."""
-    file = _File(uri, version)
-    return resumed(faults, file.open_at, lambda: file.size)
+    file = _File(uri, version, ahead)
+    return resumed(faults, file.open_at, lambda: file.size, start)
 
 
 def write(uri: str, data: bytes) -> None:
@@ -188,8 +187,9 @@ def names(uri: str) -> list[str]:
 class _File:
     """One version of a blob, that of its first answer."""
 
-    def __init__(self, uri: str, version: str) -> None:
+    def __init__(self, uri: str, version: str, ahead: int) -> None:
         self.size: int | None = None
+        self._ahead = ahead
         self._uri = uri
         self._etag = f'"{version}"' if version else ""
 
@@ -203,7 +203,7 @@ class _File:
         condition = {"etag": self._etag, "match_condition": MatchConditions.IfNotModified}
         blob.download_blob = functools.partial(blob.download_blob, **condition)
         opened: io.BufferedIOBase = smart_open.azure.open(
-            blob.container_name, blob.blob_name, "rb", client=blob, buffer_size=_CHUNK
+            blob.container_name, blob.blob_name, "rb", client=blob, buffer_size=self._ahead
         )
         self.size = opened.seek(0, os.SEEK_END)
         opened.seek(position)

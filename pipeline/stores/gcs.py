@@ -24,7 +24,6 @@ from pipeline.uris import address, as_folder, bucket_key, canonical
 
 _KINDS = {401: "forbidden", 403: "forbidden", 404: "not_found", 412: "changed"}
 _TRANSIENT = frozenset({408, 429})
-_CHUNK = 4 << 20  # bytes a request
 _PAGE = 1000  # the most that a store gives
 # For every request: none of the library's own retries, which cannot be counted
 _ONCE: dict[str, Any] = {"retry": None, "timeout": (CONNECT_S, READ_S)}
@@ -111,10 +110,10 @@ def walk(uri: str) -> Iterator[Entry]:
                 yield Entry(f"gs://{bucket}/{blob.name}", blob.size, str(blob.generation))
 
 
-def reader(uri: str, version: str) -> io.RawIOBase:
+def reader(uri: str, version: str, start: int, ahead: int) -> io.RawIOBase:
     """Open an object; one that is not of this version is refused."""
-    file = _File(uri, version)
-    return resumed(faults, file.open_at, lambda: file.size)
+    file = _File(uri, version, ahead)
+    return resumed(faults, file.open_at, lambda: file.size, start)
 
 
 def write(uri: str, data: bytes) -> None:
@@ -154,8 +153,9 @@ def names(uri: str) -> list[str]:
 class _File:
     """One version of an object, that of its first answer."""
 
-    def __init__(self, uri: str, version: str) -> None:
+    def __init__(self, uri: str, version: str, ahead: int) -> None:
         self.size: int | None = None
+        self._ahead = ahead
         self._bucket, self._key = _object(uri)
         self._generation = int(version) if version else None
 
@@ -175,7 +175,7 @@ class _File:
             "rb",
             client=client(),
             get_blob_kwargs=asked,
-            blob_open_kwargs={"chunk_size": _CHUNK, "raw_download": True, **asked},
+            blob_open_kwargs={"chunk_size": self._ahead, "raw_download": True, **asked},
         )
         self.size = blob.size
         opened.seek(position)

@@ -72,10 +72,12 @@ def walk(uri: str) -> Iterator[Entry]:
             yield from _file(entry)
 
 
-def reader(uri: str, version: str) -> io.RawIOBase:
+def reader(uri: str, version: str, start: int, ahead: int) -> io.RawIOBase:
     """Open a file."""
     stat(uri)  # a device or a pipe would block for ever
-    return open(_path(uri), "rb", buffering=0)
+    file = open(_path(uri), "rb", buffering=0)  # noqa: SIM115 (who reads it closes it)
+    file.seek(start)
+    return file
 
 
 def write(uri: str, data: bytes) -> None:

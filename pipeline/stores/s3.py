@@ -102,13 +102,16 @@ def walk(uri: str) -> Iterator[Entry]:
                 yield Entry(found, item["Size"], item["ETag"].strip('"'), address(lend(found, uri)))
 
 
-def reader(uri: str, version: str) -> io.BufferedIOBase:
+def reader(uri: str, version: str, start: int, ahead: int) -> io.BufferedIOBase:
     """Open an object; one that is not of this version is refused."""
     import smart_open.s3
 
     bucket, key = _object(uri)
     condition = {"S3.Client.get_object": {"IfMatch": f'"{version}"'}} if version else {}
-    opened: io.BufferedIOBase = smart_open.s3.open(bucket, key, "rb", client=client(uri), client_kwargs=condition)
+    opened: io.BufferedIOBase = smart_open.s3.open(
+        bucket, key, "rb", client=client(uri), client_kwargs=condition, defer_seek=True
+    )
+    opened.seek(start)  # the first request
     return opened
 
 

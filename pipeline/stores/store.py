@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+AHEAD = 4 << 20  # bytes a request, where much is read
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -41,8 +43,11 @@ class Store(Protocol):
     def walk(self, uri: str) -> Iterator[Entry]:
         """Yield every file under a folder or beginning with a prefix, a page in memory at a time."""
 
-    def reader(self, uri: str, version: str) -> io.RawIOBase | io.BufferedIOBase:
-        """Open a file for streaming; a broken connection is resumed at its byte."""
+    def reader(self, uri: str, version: str, start: int, ahead: int) -> io.RawIOBase | io.BufferedIOBase:
+        """Open a file for streaming from a byte on; a broken connection is resumed at its byte.
+
+        A store that is asked piece by piece is asked for `ahead` bytes at a time.
+        """
 
     def write(self, uri: str, data: bytes) -> None:
         """Write a whole file in one step."""

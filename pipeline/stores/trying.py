@@ -51,30 +51,32 @@ def tried(faults: Faults, call: Callable[[], Result]) -> Result:
             _wait(error, failures)
 
 
-def resumed(faults: Faults, open_at: OpenAt, size: Callable[[], int | None]) -> io.RawIOBase:
+def resumed(faults: Faults, open_at: OpenAt, size: Callable[[], int | None], start: int = 0) -> io.RawIOBase:
     """Open a stream that survives broken connections; `size` tells its bytes once it is open, where that is known.
 
     Attempts are counted from the last byte that came, but in all where the store can only begin anew each time.
     """
-    return _Resumed(faults, open_at, size)
+    return _Resumed(faults, open_at, size, start)
 
 
 class _Resumed(io.RawIOBase):
-    def __init__(self, faults: Faults, open_at: OpenAt, size: Callable[[], int | None]) -> None:
+    def __init__(self, faults: Faults, open_at: OpenAt, size: Callable[[], int | None], start: int) -> None:
         self._faults = faults
         self._open_at = open_at
         self._size = size
-        self._position = 0
+        self._position = start
         self._failures = 0
         self._inner: Stream | None = None
         self._cheap = True
+        self._ranges = True
         self._try(lambda stream: None)
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return True
+        """Say whether a jump costs less than reading what lies between, as far as is known."""
+        return self._ranges
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         if not len(buffer):
@@ -110,6 +112,7 @@ class _Resumed(io.RawIOBase):
                 with self._faults():
                     if self._inner is None:
                         self._inner, self._cheap = self._open_at(self._position)
+                        self._ranges = self._cheap or not self._position
                     return use(self._inner)
             except OpenError as error:
                 self._drop()

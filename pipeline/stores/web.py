@@ -69,10 +69,10 @@ def walk(uri: str) -> Iterator[Entry]:
     raise OpenError("no_listing", "a web server does not say what it has")
 
 
-def reader(uri: str, version: str) -> io.RawIOBase:
+def reader(uri: str, version: str, start: int, ahead: int) -> io.RawIOBase:
     """Open a file. `version` is not held against the server: many have another for each answer."""
     file = _File(uri)
-    return resumed(faults, file.open_at, lambda: file.size)
+    return resumed(faults, file.open_at, lambda: file.size, start)
 
 
 def write(uri: str, data: bytes) -> None:
