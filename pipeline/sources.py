@@ -1,4 +1,4 @@
-"""What the user names (files, folders, globs, prefixes, manifests, tars, audio in Parquet) -> Recordings.
+"""What the user names (files, folders, globs, prefixes, manifests, feeds, tars, audio in Parquet) -> Recordings.
 
 Duty: the list of a job's recordings, each once. Knows no audio: whether a file can be read is found out when it is
 cut, and an absent line of a manifest ends as a row there.
@@ -19,6 +19,7 @@ from itertools import islice
 
 from pipeline import datasets, pieces, storage
 from pipeline.errors import OpenError, UserError
+from pipeline.feeds import FEEDS, is_feed, read_feed
 from pipeline.manifests import MANIFESTS, Line, as_json, read_manifest
 from pipeline.recordings import Recordings
 from pipeline.storage import Entry
@@ -140,7 +141,9 @@ class _Collection:
             for recording in _rows(entry, column):
                 self._add(recording)
         elif name.endswith(MANIFESTS):
-            self._manifest(entry.location)
+            self._lines(entry.location, read_manifest(entry.location))
+        elif _may_be_feed(entry.uri) and is_feed(entry):
+            self._lines(entry.location, read_feed(entry, self.notes))
         else:
             self._add(_recording(entry))
 
@@ -195,9 +198,9 @@ class _Collection:
         else:
             self._folder([entry])
 
-    def _manifest(self, uri: str) -> None:
+    def _lines(self, uri: str, lines: Iterator[Line]) -> None:
+        """Take what the lines of a manifest or feed name."""
         folder = storage.parent(uri)
-        lines = iter(read_manifest(uri))
         while batch := list(islice(lines, _TOGETHER)):
             entries = self._pool.map(lambda line: _look(uri, folder, line), batch)
             for line, entry in zip(batch, entries, strict=True):
@@ -295,6 +298,11 @@ def _recording(entry: Entry, line: Line | None = None) -> Recording:
         start=start,
         end=end,
     )
+
+
+def _may_be_feed(uri: str) -> bool:
+    path = re.split("[?#]", uri)[0].lower()
+    return path.endswith(FEEDS) or (not storage.lists(uri) and not _is_media(path))
 
 
 def _is_media(uri: str) -> bool:

@@ -77,7 +77,7 @@ class Tar:
         try:
             with tarfile.TarFile(fileobj=headers, encoding="utf-8", errors="surrogateescape") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # it would keep all
+                    cast(Any, tar).members.clear()  # it would keep all
                     if tar.offset <= at:
                         raise tarfile.ReadError("it leads back")
                     if not 0 <= info.size < _LARGEST:

@@ -41,7 +41,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.whisper"},
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
-    [{"pipeline.sources", "pipeline.manifests"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
+    [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
     [{"pipeline.references"}],
     [
         {"pipeline.stages"},
