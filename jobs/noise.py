@@ -11,20 +11,18 @@ import pandas as pd
 
 from jobs import transcribe
 from jobs.options import collect
-from pipeline import run_files, storage
+from pipeline import rows, run_files, storage
 from pipeline.errors import UserError
 from pipeline.recordings import Recordings
-from pipeline.types import Recording
+
+_NAMED = ["recording_id", "uri", "inside", "version", "size_bytes", "start_s", "end_s"]
 
 
 def heard_of(table: pd.DataFrame) -> Recordings:
     """Return the recordings of an evaluation that its output has."""
-    present = table[table["status"] != "missing"]
-    columns = (present[name] for name in ("recording_id", "uri", "size_bytes", "version"))
-    return Recordings.of(
-        Recording(id_, uri, None if pd.isna(size) else int(size), version)
-        for id_, uri, size, version in zip(*columns, strict=True)
-    )
+    present = table.loc[table["status"] != "missing", _NAMED].astype(object)
+    told: list[dict[str, Any]] = present.where(present.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return Recordings.of(map(rows.recording_of, told))
 
 
 def transcribe_again(out: str, recordings: Recordings, ratio_db: float, runner: str) -> str:
