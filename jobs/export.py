@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,10 @@ from pipeline.subtitles import FORMATS, SubtitleOptions
 from pipeline.transcripts import recordings, transcripts
 
 NAME_BYTES = 180  # of a file's name without its ending: file systems take 255 with it
+_WITH_ID = re.compile(r"-[0-9a-f]{20}$", re.IGNORECASE)  # looks like the name that another one gets
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of pairs, line breaks
+_TURNING = "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # make a name look like another
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])", re.IGNORECASE)
 
 
 @click.command(epilog="Example:  bulkscribe export transcripts --format srt,txt --drop-flags no_speech,repetitive")
@@ -62,7 +67,7 @@ def command(out: str, formats: tuple[str, ...], to: str | None, drop_flags: tupl
         counts["dropped_segments"] += len(rows) - len(kept)
         for kind in formats:
             text = FORMATS[kind](kept, options)
-            name = names.of(recording["recording_id"], recording["uri"])
+            name = names.of(recording["recording_id"], _stem(recording))
             storage.write_bytes(storage.join(target, f"{name}.{kind}"), text.encode("utf-8"))
             counts["files"] += 1
     shown = storage.redacted(target)
@@ -76,12 +81,11 @@ class _Names:
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
 
-    def note(self, uri: str) -> None:
-        self._seen[_folded(file_stem(uri))] += 1
+    def note(self, stem: str) -> None:
+        self._seen[_folded(stem)] += 1
 
-    def of(self, recording_id: str, uri: str) -> str:
-        stem = file_stem(uri)
-        if stem and self._seen[_folded(stem)] == 1:
+    def of(self, recording_id: str, stem: str) -> str:
+        if stem and self._seen[_folded(stem)] == 1 and not _WITH_ID.search(stem):
             return stem
         return f"{stem}-{recording_id}" if stem else recording_id
 
@@ -91,21 +95,38 @@ def _folded(stem: str) -> str:
     return unicodedata.normalize("NFC", stem).casefold()
 
 
-def file_stem(uri: str) -> str:
-    """Return a file name, without ending, for the recording at `uri`; empty where the URI has none that can be used."""
-    scheme = storage.scheme(uri)
-    path = unquote(urlsplit(uri).path) if scheme in ("http", "https") or uri.startswith("file://") else uri
-    name = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", path.rstrip("/").rpartition("/")[2])
-    name = "".join("_" if c in '<>:"/\\|?*' or unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
-    name = name.encode("utf-8")[:NAME_BYTES].decode("utf-8", errors="ignore")
-    return name.lstrip(". ").rstrip(". ")
+def file_stem(uri: str, start_s: float = 0.0, end_s: float | None = None) -> str:
+    """Return a file name, without ending, for the recording at `uri`; empty where the URI has none that can be used.
+
+    A member of a tar has its own name, a row of a table the table's and its number, a stretch its times.
+    """
+    base, piece = storage.split_piece(uri)
+    path = storage.piece_name(uri) if piece and not piece.startswith("#row=") else _path(base)
+    name = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", (path or "").rstrip("/").rpartition("/")[2])
+    name = "".join("_" if c in '<>:"/\\|?*' or unicodedata.category(c) in _UNFIT or c in _TURNING else c for c in name)
+    stretch = f"_{start_s:.2f}-{'' if end_s is None else f'{end_s:.2f}'}" if start_s or end_s is not None else ""
+    row = f"_{storage.piece_name(uri)}" if piece.startswith("#row=") else ""
+    name = name.encode("utf-8", "replace")[:NAME_BYTES].decode("utf-8", errors="ignore")
+    name = name.lstrip(". ").rstrip(". ")
+    if _DEVICES.fullmatch(name.partition(".")[0].strip()):  # with any ending they are devices on Windows
+        name = f"_{name}"
+    return name + row[:24] + stretch if name else ""
+
+
+def _path(uri: str) -> str:
+    encoded = storage.scheme(uri) in ("http", "https") or uri.startswith("file://")
+    return unquote(urlsplit(uri).path) if encoded else uri
+
+
+def _stem(row: Mapping[str, Any]) -> str:
+    return file_stem(row["uri"], row["start_s"], row["end_s"])
 
 
 def _names(out: str) -> _Names:
     names = _Names()
-    for table in recordings(out, ["uri"]):
-        for uri in table["uri"].to_pylist():
-            names.note(uri)
+    for table in recordings(out, ["uri", "start_s", "end_s"]):
+        for row in table.to_pylist():
+            names.note(_stem(row))
     return names
 
 

@@ -5,35 +5,24 @@ Policy and words; the noise stands in `pipeline/noise.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from jobs import transcribe
 from jobs.options import collect
-from pipeline import run_files, storage
+from pipeline import rows, run_files, storage
 from pipeline.errors import UserError
 from pipeline.recordings import Recordings
-from pipeline.sources import resolve
-from pipeline.types import SAMPLE_RATE, Recording
+
+_NAMED = ["recording_id", "uri", "inside", "version", "size_bytes", "start_s", "end_s"]
 
 
 def heard_of(table: pd.DataFrame) -> Recordings:
-    """Return the recordings of an evaluation that its output has. Raises UserError where a tar of theirs is gone."""
-    rows = table[table["status"] != "missing"].to_dict("records")
-    files = {base for base, piece in (storage.split_piece(row["uri"]) for row in rows) if piece}
-    pieces = {one.uri: one for one in resolve(sorted(files)).recordings} if files else {}
-    return Recordings.of(_stretch(pieces.get(row["uri"]), row) for row in rows)
-
-
-def _stretch(piece: Recording | None, row: Mapping[Any, Any]) -> Recording:
-    """Return what a row of the recordings table was made of."""
-    whole = piece or Recording("", row["uri"], None if pd.isna(row["size_bytes"]) else int(row["size_bytes"]))
-    end = None if pd.isna(row["end_s"]) else round(row["end_s"] * SAMPLE_RATE)
-    start = round(row["start_s"] * SAMPLE_RATE)
-    return replace(whole, id=row["recording_id"], version=row["version"], start=start, end=end)
+    """Return the recordings of an evaluation that its output has."""
+    present = table.loc[table["status"] != "missing", _NAMED].astype(object)
+    told: list[dict[str, Any]] = present.where(present.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return Recordings.of(map(rows.recording_of, told))
 
 
 def transcribe_again(out: str, recordings: Recordings, ratio_db: float, runner: str) -> str:

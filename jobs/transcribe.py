@@ -71,8 +71,9 @@ class JobOptions:
 def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     """Transcribe recordings into Parquet tables.
 
-    SOURCE is a file, a directory, a glob, a prefix in s3:// gs:// az:// abfs://, an http(s):// address, or a manifest
-    (.csv .jsonl .parquet with a `uri` column).
+    SOURCE is a file, a directory, a glob, a prefix in s3:// gs:// az:// abfs://, an http(s):// address, a manifest
+    (.csv .jsonl .parquet with a `uri` column, and `start` and `end` for stretches), a .tar of audio, a .parquet with
+    audio in it, or a podcast feed.
     Text, times and quality scores go to OUT/segments, one row a recording to OUT/recordings.
     """
     if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses

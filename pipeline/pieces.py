@@ -59,7 +59,7 @@ def open_piece(uri: str, version: str, inside: str) -> BinaryIO:
 
         return io.BytesIO(value(uri, version, int(found[1]), found[2]))
     extents, size = _extents(inside)
-    return cast(BinaryIO, io.BufferedReader(_Window(uri, version, extents, size)))
+    return cast(BinaryIO, _Window(uri, version, extents, size))
 
 
 def local_window(uri: str, inside: str) -> tuple[str, tuple[int, int] | None] | None:

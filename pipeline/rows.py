@@ -5,7 +5,7 @@ Between stages times stay integer samples; the written tables have seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -26,6 +26,7 @@ from pipeline.types import (
     Transcript,
     Word,
 )
+from pipeline.uris import split_piece
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
@@ -180,6 +181,7 @@ def recording_rows(finished: Iterable[Finished], *, part: str, model: str, confi
             {
                 "recording_id": recording.id,
                 "uri": recording.uri,
+                "inside": recording.inside or None,
                 "version": recording.version,
                 "part": part,
                 "size_bytes": recording.size,
@@ -210,6 +212,21 @@ def recording_rows(finished: Iterable[Finished], *, part: str, model: str, confi
             }
         )
     return pa.Table.from_pylist(rows, schema=RECORDINGS)
+
+
+def recording_of(row: Mapping[str, Any]) -> Recording:
+    """Row of `schemas.recordings.RECORDINGS` -> the recording, as far as it can be opened without secrets."""
+    start, end = row["start_s"], row["end_s"]
+    return Recording(
+        row["recording_id"],
+        row["uri"],
+        row["size_bytes"],
+        row["version"],
+        address=split_piece(row["uri"])[0] if row["inside"] else "",
+        inside=row["inside"] or "",
+        start=round(start * SAMPLE_RATE),
+        end=None if end is None else round(end * SAMPLE_RATE),
+    )
 
 
 def segment_rows(finished: Iterable[Finished]) -> pa.Table:

@@ -13,6 +13,11 @@ RECORDINGS = pa.schema(
         column("recording_id", pa.string(), "Hash of the canonical URI: the same in every run.", nullable=False),
         column("uri", pa.string(), "Where the audio is.", nullable=False),
         column(
+            "inside",
+            pa.string(),
+            "What of the file it is, where it is a piece: bytes of a tar, a row of a Parquet file. Null for all of it.",
+        ),
+        column(
             "version", pa.string(), "Etag, or size and modification time, of the audio that was read.", nullable=False
         ),
         column(

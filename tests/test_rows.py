@@ -191,6 +191,18 @@ def test_segments_are_counted_from_zero_over_the_passages_of_a_recording() -> No
     assert [row["text"] for row in table] == [segment.text for _, segment in whole.segments]
 
 
+def test_a_recording_can_be_made_of_its_row() -> None:
+    for recording in (
+        Recording("1", "/a.mp3", 7, "v"),
+        Recording(
+            "2", "s3://b/x.tar#member=a.wav", None, "", address="s3://b/x.tar", inside="bytes=1+2", start=8, end=99
+        ),
+    ):
+        closed = finished(Outcome(recording, 0, 0, 0))
+        (row,) = rows.recording_rows([closed], part="p", model="m", config_hash="c", run_id="r").to_pylist()
+        assert rows.recording_of(row) == recording
+
+
 def test_times_of_a_stretch_are_those_of_its_file() -> None:
     recording = replace(listing(1)[0], start=160_000, end=16_000_000)
     items = material(recording, seed=6)
