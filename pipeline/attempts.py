@@ -72,6 +72,7 @@ class Roll:
         self._where = where
         self._known = dict(known or {})
         self._at: dict[str, set[Worker]] = defaultdict(set)
+        self._followed: dict[str, set[Worker]] = defaultdict(set)  # of these, those that another has come after
 
     def begin(self, worker: Worker, keys: Sequence[str]) -> dict[str, int]:
         """See `Attempts`. Many are noted at once, so a death suspects all of them; but each only once in this way."""
@@ -91,19 +92,27 @@ class Roll:
             self._at[key].discard(worker)
             if not self._at[key]:
                 del self._at[key]
+                self._followed.pop(key, None)
 
     def deaths(self, keys: Collection[str], asking: Worker | None = None) -> dict[str, int]:
         """Return how many workers, not counting the one that is `asking`, have died at each key.
 
         A worker that was taken away with its node has not died of what it did. Whether one of another node that is
-        alive is dead cannot be seen from here: it counts, since what it was at is asked for again.
+        alive is dead cannot be seen from here, until another asks for what it was at.
         """
         found = {key: self._known[key] for key in keys if key in self._known}
         begun = [key for key in keys if key in self._at]
         if begun:
             here, nodes = self._where()
             for key in begun:
-                died = sum(_died(one, here, nodes) for one in self._at[key] if one != asking)
+                others = self._at[key] - {asking}
+                if asking is not None:
+                    self._followed[key] |= others
+                died = sum(
+                    started(one.pid) != one.started if one.node == here else one in self._followed[key]
+                    for one in others
+                    if one.node in nodes
+                )
                 found[key] = found.get(key, 0) + died
         return {key: count for key, count in found.items() if count}
 
@@ -124,12 +133,6 @@ def key_of(recording_id: str, passage: int) -> str:
 def recording_of(key: str) -> str:
     """Return the recording's id of a key."""
     return key.partition("/")[0]
-
-
-def _died(worker: Worker, here: str, nodes: set[str]) -> bool:
-    if worker.node not in nodes:
-        return False
-    return worker.node != here or started(worker.pid) != worker.started
 
 
 _mine: Attempts = Untold()  # of this process

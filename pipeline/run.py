@@ -436,6 +436,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, job: _Job) -> ray.data.Dataset
     if stage.actors is None:
         return dataset.map_batches(partial(_task, stage.make, job), **shape)
     low, high = stage.actors
+    shape["memory"] = 1  # byte, of none that is counted: Ray runs stages of equal resources in the actors, too
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
         max_size=high,
