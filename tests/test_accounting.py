@@ -193,7 +193,9 @@ def refusal(out: str, seed: int) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("how", ["refused", "lost", "lost for good"])
+@pytest.mark.parametrize(
+    "how", [*(pytest.param(how, marks=pytest.mark.slow) for how in ("refused", "lost")), "lost for good"]
+)
 def test_store_that_fails_in_the_middle_of_a_commit(tmp_path: Path, seed: int, how: str) -> None:
     rng = random.Random(seed)
     work(str(tmp_path), seed, again=False)

@@ -92,6 +92,7 @@ def test_ends_of_drivers_by_others_are_never_laid_to_what_was_in_hand(tmp_path: 
     assert_whole(str(out))
 
 
+@pytest.mark.slow
 def test_recording_at_which_watched_processes_are_killed_by_chance_is_tried_again(tmp_path: Path) -> None:
     names = {"a": "fr_standard.m4a", AT_EASE: "en_switchboard.mp3"}
     audio, marks, out = folder(tmp_path / "audio", **names), tmp_path / "marks", tmp_path / "out"
