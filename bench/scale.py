@@ -1,6 +1,7 @@
 """How many recordings one driver and one writer carry: the real plan over many recordings that are made up.
 
     python bench/scale.py [--recordings 1000000] [--seconds 4] [--model fake:0.01] [--gpus 1000] [--mean-s 1200]
+    python bench/scale.py --scan --recordings 1000000       # only what a resume costs
 
 Real: the manifest and its listing, the cutting into passages, the hops between stages, Ray Data, the actor, the marks,
 the ledger and its Parquet files. Made up: the audio (zeros, with spans said to be speech; one recording in a hundred
@@ -9,6 +10,8 @@ with SIGKILL at 90 %, and the same job run again to its end; then every recordin
 
 At the end: what the driver alone can take, measured by handing it ready transcripts in its own process, and how many
 GPUs that feeds when each decodes `--windows-per-s` and recordings are `--mean-s` long.
+
+With `--scan` the ledger alone writes the rows (closing rows, as of silent recordings), and a driver starts on them.
 """
 
 from __future__ import annotations
@@ -60,6 +63,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         manifest, out = Path(scratch, "manifest.parquet"), Path(scratch, "out")
         write_manifest(manifest, arguments.recordings)
+        if arguments.scan:
+            fill(manifest, out, arguments.model)
+            tell("run again when done", job(arguments, manifest, out))
+            return
         first = job(arguments, manifest, out, kill_at=round(arguments.kill_at * arguments.recordings))
         tell("first run", first)
         if arguments.kill_at < 1:
@@ -79,6 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--windows-per-s", type=float, default=100.0, help="of each GPU, of 30 s each")
     parser.add_argument("--mean-s", type=float, nargs="+", default=[5, 30, 600, 3600], help="lengths to extrapolate to")
     parser.add_argument("--scratch", help="folder for the tables; they are removed at the end")
+    parser.add_argument("--scan", action="store_true", help="measure the resume alone")
     parser.add_argument("--drive", nargs=2, metavar=("MANIFEST", "OUT"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -147,6 +155,16 @@ def say(event: str, begun: float, **more: int) -> None:
     more |= {"peak_rss": used.ru_maxrss * 1024}
     line = {"event": event, "s": time.monotonic() - begun, "cpu_s": used.ru_utime + used.ru_stime, **more}
     print(json.dumps(line), flush=True)  # noqa: T201
+
+
+def fill(manifest: Path, out: Path, model: str) -> None:
+    """Write a row for each recording of the manifest, with nothing but the ledger."""
+    begun = time.process_time()
+    with Ledger.open(str(out), {"bench": "scale"}, model=model) as ledger:
+        todo = ledger.todo(resolve([str(manifest)]).recordings)
+        for at in range(0, len(todo), 1000):
+            ledger.receive(Outcome(one, passages=0, duration=0, speech=0) for one in todo[at : at + 1000])
+    print(f"{len(todo)} rows written in {time.process_time() - begun:.0f} s of CPU")  # noqa: T201
 
 
 def job(arguments: argparse.Namespace, manifest: Path, out: Path, kill_at: int | None = None) -> dict[str, Any]:

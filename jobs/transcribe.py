@@ -36,6 +36,7 @@ from pipeline.sources import Listing, resolve
 from pipeline.speech import SpeechOptions
 from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage
 from pipeline.types import SAMPLE_RATE, Recording, setting
+from pipeline.watched import LocalRunner
 from pipeline.whisper import precision
 from pipeline.whisper.options import WhisperOptions
 
@@ -141,8 +142,8 @@ class _Machines:
 def _machines(job: JobOptions, options: RayOptions) -> Iterator[_Machines]:
     """Give what runs the plan. Ray starts with its runner's first call: a finished job ends at once."""
     if job.runner == "local":
-        metrics.restart()
-        yield _Machines(local, _gpus_here(), lambda _: None, lambda: {k: [v] for k, v in metrics.readings().items()})
+        here = LocalRunner(local)
+        yield _Machines(here, _gpus_here(), lambda _: None, here.work)
         return
     ray = RayRunner(options)
     with logs.stdout_is_data():

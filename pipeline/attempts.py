@@ -8,13 +8,23 @@ killing then is given up. Knows keys (a recording's id, or one with a passage be
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.processes import started
+from pipeline.types import Failure
 
-DEATHS = 3  # the first may hit bystanders, the second be chance: a machine that was taken away, a killer at random
+# The first may hit bystanders, the next be chance: who kills workers at random, or the kernel in want of memory, may
+# meet the same recording again. One that is at work for a quarter of the time between two such kills is given up
+# wrongly once in a thousand times.
+DEATHS = 6
+KILLED = Failure(
+    "worker",
+    "killed",
+    f"{DEATHS} workers died at it, each time anew: out of memory, or a fault of a library",
+    retryable=True,
+)
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,12 @@ class Untold:
 class Roll:
     """Who is at what. Lives in one place for all workers."""
 
-    def __init__(self, where: Callable[[], tuple[str, set[str]]]) -> None:
-        """`where` returns the node that this process is on, and all that are alive."""
+    def __init__(self, where: Callable[[], tuple[str, set[str]]], known: Mapping[str, int] | None = None) -> None:
+        """`where` returns the node that this process is on, and all that are alive; `known` are deaths of before."""
         self._where = where
+        self._known = dict(known or {})
         self._at: dict[str, set[Worker]] = defaultdict(set)
+        self._followed: dict[str, set[Worker]] = defaultdict(set)  # of these, those that another has come after
 
     def begin(self, worker: Worker, keys: Sequence[str]) -> dict[str, int]:
         """See `Attempts`. Many are noted at once, so a death suspects all of them; but each only once in this way."""
@@ -80,23 +92,37 @@ class Roll:
             self._at[key].discard(worker)
             if not self._at[key]:
                 del self._at[key]
+                self._followed.pop(key, None)
 
-    def deaths(self, keys: Iterable[str], asking: Worker | None = None) -> dict[str, int]:
+    def deaths(self, keys: Collection[str], asking: Worker | None = None) -> dict[str, int]:
         """Return how many workers, not counting the one that is `asking`, have died at each key.
 
         A worker that was taken away with its node has not died of what it did. Whether one of another node that is
-        alive is dead cannot be seen from here: it counts, since what it was at is asked for again.
+        alive is dead cannot be seen from here, until another asks for what it was at.
         """
-        known = [key for key in keys if key in self._at]
-        if not known:
-            return {}
-        here, nodes = self._where()
-        found = {key: sum(_died(one, here, nodes) for one in self._at[key] if one != asking) for key in known}
+        found = {key: self._known[key] for key in keys if key in self._known}
+        begun = [key for key in keys if key in self._at]
+        if begun:
+            here, nodes = self._where()
+            for key in begun:
+                others = self._at[key] - {asking}
+                if asking is not None:
+                    self._followed[key] |= others
+                died = sum(
+                    started(one.pid) != one.started if one.node == here else one in self._followed[key]
+                    for one in others
+                    if one.node in nodes
+                )
+                found[key] = found.get(key, 0) + died
         return {key: count for key, count in found.items() if count}
+
+    def suspects(self) -> dict[str, int]:
+        """Return all at which workers have died, and how many."""
+        return self.deaths({*self._at, *self._known})
 
     def killers(self) -> set[str]:
         """Return the recordings at which too many workers have died."""
-        return {recording_of(key) for key, count in self.deaths(list(self._at)).items() if count >= DEATHS}
+        return {recording_of(key) for key, count in self.suspects().items() if count >= DEATHS}
 
 
 def key_of(recording_id: str, passage: int) -> str:
@@ -107,12 +133,6 @@ def key_of(recording_id: str, passage: int) -> str:
 def recording_of(key: str) -> str:
     """Return the recording's id of a key."""
     return key.partition("/")[0]
-
-
-def _died(worker: Worker, here: str, nodes: set[str]) -> bool:
-    if worker.node not in nodes:
-        return False
-    return worker.node != here or started(worker.pid) != worker.started
 
 
 _mine: Attempts = Untold()  # of this process

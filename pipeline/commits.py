@@ -17,7 +17,9 @@ from pipeline import storage
 
 STAGING = "_staging"  # readers of datasets pass over names with an underscore
 _JOURNAL = "commit.json"
-_OURS = re.compile(r"\.?(staged-[0-9a-f]+-\d+|commit\.json)(\.tmp)?|\.lease\.json\.tmp")  # others are left alone
+_OURS = re.compile(
+    r"\.?(staged-[0-9a-f]+-\d+|commit\.json)(\.tmp)?|\.(lease|deaths)\.json\.tmp"
+)  # others are left alone
 
 
 def commit(out: str, files: Iterable[tuple[str, bytes]]) -> None:

@@ -36,6 +36,7 @@ class Lease:
         """Claim nothing yet."""
         self._uri = storage.join(out, STAGING, FILE)
         self._out = out
+        self.followed = False  # a holder that has not given it back
         self._content: dict[str, Any] = {
             "token": secrets.token_hex(8),
             "run_id": run_id,
@@ -60,6 +61,7 @@ class Lease:
                 f" since {holder['since']}",
                 "wait until it ends, or choose another --out; if it hangs, end it, or give --take-over",
             )
+        lease.followed = holder is not None
         lease._write()
         threading.Thread(target=lease._keep, name="lease", daemon=True).start()
         return lease

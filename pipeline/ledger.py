@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import commits, parts, rows, run_files, score, storage
+from pipeline.deaths import Deaths
 from pipeline.errors import UserError
 from pipeline.lease import Lease
 from pipeline.recordings import Index, Recordings
@@ -67,6 +68,7 @@ class Ledger:
         self._out, self._run, self._names, self._options, self._lease = out, run, names, options, lease
         self._done: pa.Table | None = done  # until it is known what is to do
         self._rows = len(done)
+        self.deaths = Deaths(out, self._is_open, followed=lease.followed)
         self._retry_failed: bool = run["retry_failed"]
         self._set_todo(Recordings.of([]), np.empty(0, np.int32), np.empty(0))
         self._half: dict[str, _Half] = defaultdict(_Half)
@@ -152,6 +154,7 @@ class Ledger:
             left |= pc.fill_null(failed, False).to_numpy()
         heard_s = np.where(same, pc.fill_null(old["duration_s"], 0.0).to_numpy(), 0.0)
         self._set_todo(unique.where(left), pc.fill_null(old["part"], -1).to_numpy()[left], heard_s[left])
+        self.deaths.start_anew(lambda id_: self._is_open(id_) and self._old(id_) is None)
         if self._left:
             self._write_run("running")
         return self._todo
@@ -214,6 +217,8 @@ class Ledger:
         self.flush()
         if self._run["status"] == "running":
             self._write_run("interrupted" if self._left else "finished")
+        if self._done is None and not self._left:
+            self.deaths.forget()
         self._lease.release()
         self._closed = True
 

@@ -65,6 +65,10 @@ class Recordings(Sequence[Recording]):
         """Return those at `places`, in that order."""
         return Recordings(self.table.take(pa.array(places)))
 
+    def shuffled(self) -> Recordings:
+        """Return the same in any order."""
+        return self.take(np.random.default_rng().permutation(len(self)))
+
     def in_language(self, language: str | None) -> Recordings:
         """Return the same, with `language` forced on those that say none."""
         if language is None:

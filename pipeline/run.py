@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import islice
@@ -26,7 +26,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import logs, metrics, rows
-from pipeline.attempts import DEATHS, Roll, Worker, tell
+from pipeline.attempts import KILLED, Roll, Worker, tell
+from pipeline.deaths import Deaths, Watcher
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.ledger import Ledger
 from pipeline.processes import started
@@ -40,12 +41,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ROUNDS = 3  # in a row that finish nothing
-KILLED = Failure(
-    "worker",
-    "killed",
-    f"{DEATHS} workers died at it, each time anew: out of memory, or a fault of a library",
-    retryable=True,
-)
 LOST = Failure(
     "worker", "lost", f"no answer in {ROUNDS} rounds that finished nothing: its worker died or its block was lost", True
 )
@@ -106,6 +101,8 @@ def complete(
 
     What a round has lost is run again as long as rounds finish anything: where machines come and go there may be many.
     """
+    if isinstance(runner, Watcher):
+        runner.watch(ledger.deaths)
     number = fruitless = 0
     while recordings and fruitless < ROUNDS:
         number += 1
@@ -142,7 +139,12 @@ class RayRunner:
         self._joined = False
         self._called = False
         self._told: Any = None
+        self._deaths: Deaths | None = None
         self._id = secrets.token_hex(8)  # of what the workers report
+
+    def watch(self, deaths: Deaths) -> None:
+        """See `pipeline.deaths.Watcher`."""
+        self._deaths = deaths
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
@@ -162,7 +164,8 @@ class RayRunner:
             for stage in plan:
                 dataset = _map(dataset, stage, job)
             try:
-                yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+                with self._noting_deaths(roll):
+                    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
                 killers = ray.get(roll.killers.remote())
             except ray.exceptions.RayError as error:
                 raise _cause(error) from None
@@ -178,8 +181,34 @@ class RayRunner:
         import ray
 
         if self._told is None:
-            self._told = ray.remote(_Roll).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+            known = self._deaths.known if self._deaths else {}
+            self._told = ray.remote(_Roll).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote(known)
         return self._told
+
+    @contextmanager
+    def _noting_deaths(self, roll: Any) -> Iterator[None]:
+        """Keep for the next driver at what workers have died: in a thread, since no table may come for long."""
+        import ray
+
+        if self._deaths is None:
+            yield
+            return
+        ended, deaths = threading.Event(), self._deaths
+
+        def keep() -> None:
+            while not ended.wait(LOOK_S):
+                with suppress(ray.exceptions.RayError, UserError):  # what goes wrong shows at the next table, or commit
+                    counts = ray.get(roll.suspects.remote(), timeout=LOOK_S)
+                    if not ended.is_set():  # workers that end with an interrupted driver have not died of what they did
+                        deaths.note(counts)
+
+        thread = threading.Thread(target=keep, name="deaths", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def gpus(self) -> int:
         """Return how many GPUs the cluster has."""
@@ -381,8 +410,8 @@ class _Told:
 class _Roll(Roll):
     """The actor that calls the roll."""
 
-    def __init__(self) -> None:
-        super().__init__(_nodes)
+    def __init__(self, known: dict[str, int]) -> None:
+        super().__init__(_nodes, known)
 
 
 def _nodes() -> tuple[str, set[str]]:
@@ -407,6 +436,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, job: _Job) -> ray.data.Dataset
     if stage.actors is None:
         return dataset.map_batches(partial(_task, stage.make, job), **shape)
     low, high = stage.actors
+    shape["memory"] = 1  # byte, of none that is counted: Ray runs stages of equal resources in the actors, too
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
         max_size=high,
@@ -416,6 +446,7 @@ def _map(dataset: ray.data.Dataset, stage: Stage, job: _Job) -> ray.data.Dataset
     return dataset.map_batches(type(stage.name.title(), (_Actor,), {"stage": stage, "job": job}), compute=pool, **shape)
 
 
+LOOK_S = 5.0  # between two looks at who has died
 LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small job, too
 # Blocks that Ray is given at once, for each actor and at most: it keeps all of them in its store, and some 20 KB for
 # each in the driver, to the end. The actors start anew for the next portion, so that one should be hours of work: 5,000

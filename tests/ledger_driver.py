@@ -2,11 +2,13 @@
 
 It stands between the test and the drivers so that starting one costs milliseconds. For each order it prints how the
 driver ended: its exit code, or minus the signal. The audit hook sees every change to the file system that Python makes,
-so a driver can be made to die, or be interrupted, before each of them in turn, without a change to the code under test.
+so a driver can be made to die, to be interrupted, or to find the disk full, before each of them in turn, without a
+change to the code under test.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -20,12 +22,13 @@ import pandas as pd
 import pyarrow.dataset
 from material import CONFIG, listing, shuffled
 
+from pipeline.errors import UserError
 from pipeline.ledger import Ledger, LedgerOptions
 from pipeline.types import Recording
 
 LOADED_LAZILY = (pd, pyarrow.dataset)  # by pyarrow: once here, not in each driver
 OPTIONS = LedgerOptions(flush_recordings=7)
-INTERRUPTED = 3  # exit code
+INTERRUPTED, REFUSED = 3, 4  # exit codes
 
 
 def recordings(again: bool) -> list[Recording]:
@@ -49,7 +52,7 @@ def work(out: str, seed: int, again: bool) -> None:
 
 
 def disturb(out: str, at: int, how: str) -> None:
-    """Die (`how` kill) or be interrupted before the `at`th change under `out` from now on."""
+    """Die (`how` kill) or be interrupted before the `at`th change under `out`, or find the disk `full` from it on."""
     left = at
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -58,7 +61,10 @@ def disturb(out: str, at: int, how: str) -> None:
         if not (writes or event in ("os.rename", "os.remove", "os.mkdir")) or not str(args[0]).startswith(out):
             return
         left -= 1
-        if left == 0:
+        if how == "full":
+            if left <= 0 and event in ("open", "os.mkdir"):  # renaming and removing take no room
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        elif left == 0:
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise KeyboardInterrupt
@@ -74,6 +80,8 @@ def drive(order: dict[str, Any]) -> None:
         work(order["out"], order["seed"], order["again"])
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
+    except UserError as error:
+        os._exit(REFUSED if "No space left" in str(error) and "free some space" in error.hint else 1)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from typing import Any
 
 import duckdb
 import pytest
-from ledger_driver import INTERRUPTED, work
+from failing_proxy import failing_proxy
+from ledger_driver import INTERRUPTED, REFUSED, work
 from material import CONFIG, listing, material, shuffled
 from s3_server import s3_server
 from tables import assert_same_tables, assert_whole, read_runs, read_table
 
 from pipeline import commits
+from pipeline.errors import UserError
 from pipeline.ledger import Ledger, LedgerOptions
 
 TESTS = Path(__file__).parent
@@ -57,14 +60,18 @@ def drive() -> Iterator[Drive]:
 
 def started() -> subprocess.Popen[str]:
     """Start the process that forks drivers; it ends with its stdin."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
     return subprocess.Popen(
         [sys.executable, str(TESTS / "ledger_driver.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment(),
     )
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a script of the tests."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
 
 
 def assert_readers_see_whole_commits(out: Path, *, fresh: bool) -> None:
@@ -131,6 +138,87 @@ def test_interrupted_before_any_change_of_the_file_system(tmp_path: Path, drive:
         assert_same_tables(str(out), str(expected))
         shutil.rmtree(out)
     assert at > 50
+
+
+@pytest.mark.parametrize("again", FRESH_OR_REPLACING)
+def test_disk_that_is_full_from_any_change_on(tmp_path: Path, drive: Drive, seed: int, again: bool) -> None:
+    rng = random.Random(seed)
+    start, expected = first_run(tmp_path, drive, seed, again=again)
+    full = at = 0
+    while True:
+        at += rng.randint(1, 4)
+        out = tmp_path / f"out{at}"
+        shutil.copytree(start, out)
+        ended = drive(out, seed, again=again, at=at, how="full")
+        if ended == 0:  # nothing is written behind it
+            break
+        assert ended == REFUSED
+        full += 1
+        assert_readers_see_whole_commits(out, fresh=not again)
+        assert drive(out, seed, again=again) == 0
+        assert_whole(str(out))
+        assert_same_tables(str(out), str(expected))
+        shutil.rmtree(out)
+    assert full > 10
+
+
+PRIVATE = ("unshare", "--map-root-user", "--mount")  # mounts of its own, for any user where the kernel lets them
+
+
+def test_real_disk_that_is_full(tmp_path: Path, seed: int) -> None:
+    if not shutil.which("unshare") or subprocess.run([*PRIVATE, "true"], check=False).returncode:
+        pytest.skip("mounts of one's own are not to be had here; the disk that is full is a made-up one, above")
+    disk, copies, expected = tmp_path / "disk", tmp_path / "copies", tmp_path / "expected"
+    disk.mkdir()
+    copies.mkdir()
+    sizes = ["4", "12", "24", "48", "96", *(str(random.Random(seed).randrange(4, 200, 4)) for _ in range(5))]
+    script = [sys.executable, str(TESTS / "full_disk.py"), str(disk), str(seed), str(copies), *dict.fromkeys(sizes)]
+    done = subprocess.run([*PRIVATE, *script], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    work(str(expected), seed, again=False)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum("No space left on device; free some space" in one["said"] for one in said) > 2
+    for one in said:
+        assert "No space left" in one["said"] or one["said"] == ""
+        assert_whole(str(copies / str(one["size"])))
+        assert_same_tables(str(copies / str(one["size"])), str(expected))
+
+
+def refusal(out: str, seed: int) -> str | None:
+    """Do the job; return what stopped it."""
+    try:
+        work(out, seed, again=False)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    "how", [*(pytest.param(how, marks=pytest.mark.slow) for how in ("refused", "lost")), "lost for good"]
+)
+def test_store_that_fails_in_the_middle_of_a_commit(tmp_path: Path, seed: int, how: str) -> None:
+    rng = random.Random(seed)
+    work(str(tmp_path), seed, again=False)
+    with s3_server() as endpoint, failing_proxy(endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        patch.setenv("AWS_MAX_ATTEMPTS", "2" if how == "lost" else "1")
+        work("s3://audio/undisturbed", seed, again=False)
+        writes = proxy.writes
+        assert writes > 20
+        for at in rng.sample(range(1, writes + 1), 3):
+            out = f"s3://audio/out{at}"
+            proxy.fail(at, how)
+            refused = refusal(out, seed)
+            if how == "lost":
+                assert refused is None  # what passes is not noticed
+            elif proxy.writes >= at:  # a slow machine may have touched the lease more often before
+                assert re.match("cannot (write|delete)", refused or "")
+            proxy.heal()
+            commits.recover(out)
+            assert_whole(out)
+            work(out, seed, again=False)
+            assert_whole(out)
+            assert_same_tables(out, str(tmp_path))
 
 
 def test_killed_at_random_again_and_again(tmp_path: Path, drive: Drive, seed: int) -> None:

@@ -91,7 +91,7 @@ def test_bystander_of_many_deaths_is_suspected_once(dead: Worker) -> None:
         another = Worker(THERE, pid, "1")
         told.begin(another, ["culprit", "bystander"])
         told.retry(another, "culprit")
-    assert told.deaths(["culprit", "bystander"]) == {"culprit": 6, "bystander": 1}
+    assert told.begin(Worker(THERE, 5, "1"), ["culprit", "bystander"]) == {"culprit": 6, "bystander": 1}
 
 
 def test_worker_that_lives_has_not_died() -> None:
@@ -104,7 +104,17 @@ def test_worker_whose_node_was_taken_away_is_no_victim() -> None:
     told = roll()
     told.begin(Worker("gone", 1, "1"), ["begun"])
     told.begin(Worker(THERE, 1, "1"), ["begun"])
-    assert told.deaths(["begun"]) == {"begun": 1}
+    assert told.begin(Worker(THERE, 2, "1"), ["begun"]) == {"begun": 1}
+
+
+def test_worker_on_another_node_counts_as_dead_when_another_asks_for_what_it_was_at() -> None:
+    told = roll()
+    told.begin(Worker(THERE, 1, "1"), ["one", "two"])
+    assert told.suspects() == {}
+    told.begin(Worker(THERE, 2, "1"), ["one"])
+    assert told.suspects() == {"one": 1}
+    told.end(Worker(THERE, 1, "1"), ["one", "two"])  # it was not dead after all
+    assert told.suspects() == {}
 
 
 def test_worker_that_asks_has_not_died() -> None:
@@ -118,5 +128,7 @@ def test_recording_is_given_up_when_enough_workers_have_died_at_one_of_its_passa
     told = roll()
     for pid in range(DEATHS):
         assert told.killers() == set()
+        told.begin(Worker(THERE, pid, "1"), ["abc/7"])
         told.retry(Worker(THERE, pid, "1"), "abc/7")
+    told.begin(Worker(THERE, DEATHS, "1"), ["abc/7"])
     assert told.killers() == {"abc"}

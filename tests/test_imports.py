@@ -45,10 +45,17 @@ ROWS: list[list[set[str]]] = [
     [{"pipeline.references"}],
     [
         {"pipeline.stages"},
-        {"pipeline.ledger", "pipeline.lease", "pipeline.commits", "pipeline.parts", "pipeline.run_files"},
+        {
+            "pipeline.ledger",
+            "pipeline.lease",
+            "pipeline.commits",
+            "pipeline.parts",
+            "pipeline.run_files",
+            "pipeline.deaths",
+        },
     ],
     [
-        {"pipeline.run"},
+        {"pipeline.run", "pipeline.watched"},
         {"pipeline.check"},
         {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},
         {"pipeline.frames"},
