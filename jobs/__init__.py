@@ -14,7 +14,7 @@ import click
 
 COMMANDS = {
     "transcribe": ("jobs.transcribe", "Transcribe recordings into Parquet tables."),
-    "export": ("jobs.export", "Write transcripts as subtitles, text or JSON."),
+    "export": ("jobs.export", "Write transcripts as subtitles, text, JSON or training manifests."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "check": ("jobs.check", "Prove that an output is complete and whole."),
     "doctor": ("jobs.doctor", "Check that this machine has what a job needs."),

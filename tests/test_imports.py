@@ -34,7 +34,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.noise"},
         {"pipeline.score"},
         {"pipeline.metrics"},
-        {"pipeline.subtitles"},
+        {"pipeline.subtitles", "pipeline.paragraphs", "pipeline.redaction"},
         {"pipeline.text", "pipeline.beside"},
         {"pipeline.resampling"},
         {"pipeline.attempts"},
@@ -42,7 +42,7 @@ ROWS: list[list[set[str]]] = [
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
-    [{"pipeline.references"}],
+    [{"pipeline.references"}, {"pipeline.asr_manifests"}],
     [
         {"pipeline.stages"},
         {"pipeline.ledger", "pipeline.lease", "pipeline.commits", "pipeline.parts", "pipeline.run_files"},
