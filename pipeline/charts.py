@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 
 NARROW, WIDE = 330, 900  # pixels: a phone's column, and a desk's
 _LINE = 26  # pixels that a bar has in height
-_LONG_LABEL, _AMOUNT = 118, 96  # pixels beside the bars
+_LABEL = 118  # pixels of the names beside bars
 
 # Custom properties of the page, by reason; flags that are not named here take the last.
 COLOURS = {
@@ -52,7 +52,10 @@ def waterfall(seconds: Mapping[str, float], width: int) -> str:
         left -= taken
     for row in rows:
         amount = row["end"] - row["start"]
-        row["told"] = f"{amount:.{1 if amount < 100 else 0}f} {unit}, {100 * amount * divisor / max(total, 1e-9):.0f} %"
+        row["told"] = f"{amount:.{1 if amount < 100 else 0}f} {unit}"
+        if width > NARROW:
+            row["told"] += f", {100 * amount * divisor / max(total, 1e-9):.0f} %"
+    beside = 58 if width <= NARROW else 96
     alt = _altair()
     base = alt.Chart(_data(rows)).encode(
         y=alt.Y("reason:N", sort=None, title=None), description=alt.Description("told:N")
@@ -68,12 +71,12 @@ def waterfall(seconds: Mapping[str, float], width: int) -> str:
         color=alt.Color("colour:N", scale=None),
     )
     reasons = [row["reason"] for row in rows]
-    labels = alt.Axis(orient="right", domain=False, ticks=False, labelLimit=_AMOUNT, labelExpr=_look_up(rows))
+    labels = alt.Axis(orient="right", domain=False, ticks=False, labelLimit=beside, labelExpr=_look_up(rows))
     told = base.mark_bar(opacity=0).encode(
         y=alt.Y("reason:N", sort=reasons, title=None, axis=labels), x=alt.value(0), x2=alt.value(0)
     )
     chart = alt.layer(bars, told).resolve_scale(y="independent")
-    return _svg(chart.properties(width=width - (_LONG_LABEL + _AMOUNT), height=_LINE * len(rows)), "Where the hours go")
+    return _svg(chart.properties(width=width - _LABEL - beside, height=_LINE * len(rows)), "Where the hours go")
 
 
 def _look_up(rows: Sequence[Mapping[str, Any]]) -> str:

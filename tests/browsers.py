@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages: the one that npm brings (`make test`), $BULKSCRIBE_CHROMIUM, or the machine's own.
+"""A real Chromium for tests of pages: npm's (`make test` brings it), $BULKSCRIBE_CHROMIUM, or the machine's.
 
 Where there is none tests are skipped; with BULKSCRIBE_NEEDS_CHROMIUM set, as CI does, they fail.
 """
