@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ def _samples(picks: Picks, options: PageOptions) -> Iterator[Sample]:
             yield Sample(*about, row["flags"], scores, audio, trouble)
 
 
-def _sound(row: dict[str, Any], options: PageOptions) -> tuple[str, str]:
+def _sound(row: Mapping[Any, Any], options: PageOptions) -> tuple[str, str]:
     """Return a segment's sound, or why it cannot be had: the page is made all the same."""
     end = min(row["end"], row["start"] + options.audio_max_s)
     try:

@@ -44,7 +44,9 @@ def waterfall(seconds: Mapping[str, float], width: int) -> str:
     """Draw where the hours go: what there is, what each reason takes of it, and what is kept."""
     total = sum(seconds.values())
     unit, divisor = unit_of(total)
-    rows = [{"reason": "all", "start": 0.0, "end": total / divisor, "colour": "var(--all)", "told": ""}]
+    rows: list[dict[str, Any]] = [
+        {"reason": "all", "start": 0.0, "end": total / divisor, "colour": "var(--all)", "told": ""}
+    ]
     left = total
     for reason, taken in seconds.items():
         span = {"start": (left - taken) / divisor, "end": left / divisor}

@@ -119,8 +119,10 @@ class Digest:
     models: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)  # recordings, by codec and rate
     seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))  # by language, reason
-    flag_s: Counter[str] = field(default_factory=Counter)  # by flag; a segment counts for each of its own
-    languages: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    flag_s: dict[str, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # by flag; a segment counts for each of its own
+    languages: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
     failures: dict[tuple[str, str], Failures] = field(default_factory=dict)
     histograms: list[Histogram] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -174,7 +176,7 @@ def _count(found: Digest, sizes: _Sizes, recordings: pa.Table, segments: pa.Tabl
 
 def spoken_segments(segments: pa.Table) -> pd.DataFrame:
     """Return the segments with seconds, reason (first flag, or kept), decodings of a window and more."""
-    table = segments.drop_columns(["attempts"]).to_pandas()
+    table: pd.DataFrame = segments.drop_columns(["attempts"]).to_pandas()
     table["flags"] = segments["flags"].to_pylist()
     table["seconds"] = (table["end"] - table["start"]).clip(lower=0)
     table["characters"] = pc.utf8_length(segments["text"]).to_numpy()
@@ -218,22 +220,22 @@ def _count_recordings(found: Digest, listed: pd.DataFrame) -> None:
 
 
 def _count_failures(found: Digest, listed: pd.DataFrame) -> None:
-    for row in listed[listed["error_kind"].notna()].itertuples():
-        key = str(row.error_stage), str(row.error_kind)
+    for row in listed[listed["error_kind"].notna()].fillna({"size_bytes": 0}).to_dict("records"):
+        key = str(row["error_stage"]), str(row["error_kind"])
         one = found.failures.setdefault(key, Failures(*key))
         one.count += 1
-        one.bytes += 0 if pd.isna(row.size_bytes) else int(row.size_bytes)
-        one.retryable += row.retryable is True or row.retryable == 1
+        one.bytes += int(row["size_bytes"])
+        one.retryable += bool(row["retryable"])
         if len(one.examples) < found.picks.options.examples:
-            one.examples.append((str(row.uri), str(row.error_message)))
+            one.examples.append((str(row["uri"]), str(row["error_message"])))
 
 
 def _count_hours(found: Digest, listed: pd.DataFrame, spoken: pd.DataFrame) -> None:
     found.segments += len(spoken)
     found.flagged_segments += int(spoken["flagged"].sum())
     found.characters += int(spoken["characters"].sum())
-    for (language, reason), seconds in spoken.groupby(["language", "reason"])["seconds"].sum().items():
-        found.seconds[str(language), str(reason)] += float(seconds)
+    for row in spoken.groupby(["language", "reason"])["seconds"].sum().reset_index().to_dict("records"):
+        found.seconds[row["language"], row["reason"]] += row["seconds"]
     for language, characters in spoken.groupby("language")["characters"].sum().items():
         found.languages[str(language)]["characters"] += int(characters)
     for flag, seconds in spoken[["flags", "seconds"]].explode("flags").groupby("flags")["seconds"].sum().items():

@@ -70,7 +70,7 @@ def html(story: Story) -> str:
         script_hash=sha256,
         reasons=[(name, seconds, REASONS.get(name, "")) for name, seconds in found.by_reason().items()],
         all_s=sum(found.by_reason().values()),
-        flags=found.flag_s.most_common(),
+        flags=sorted(found.flag_s.items(), key=lambda item: -item[1]),
         languages=_languages(found),
         failures=sorted(found.failures.values(), key=lambda one: -one.count),
         colour=charts.colour,
@@ -100,7 +100,13 @@ def markdown(story: Story) -> str:
     )
     lines += ["", "## Languages", ""]
     rows = [
-        (row["language"], row["recordings"], _span(row["speech_s"]), _span(row["kept_s"]), _span(row["flagged_s"]))
+        (
+            row["language"],
+            f"{row['recordings']:,.0f}",
+            _span(row["speech_s"]),
+            _span(row["kept_s"]),
+            _span(row["flagged_s"]),
+        )
         for row in _languages(found)
     ]
     lines += _table(("language", "recordings", "speech", "kept", "flagged"), rows)

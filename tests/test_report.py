@@ -279,7 +279,7 @@ def test_page_fits_its_window_and_follows_the_scheme(opened: Page, width: int, s
     assert fill == {"light": "rgb(31, 138, 112)", "dark": "rgb(63, 183, 151)"}[scheme]  # charts do so, too
 
 
-@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+@pytest.mark.parametrize(("width", "scheme"), [VIEWS[1], VIEWS[2]])
 def test_axe_finds_nothing_that_keeps_people_out(opened: Page, width: int, scheme: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
