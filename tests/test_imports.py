@@ -42,7 +42,7 @@ ROWS: list[list[set[str]]] = [
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
-    [{"pipeline.references"}, {"pipeline.asr_manifests"}, {"pipeline.excerpts"}],
+    [{"pipeline.references"}, {"pipeline.asr_manifests"}, {"pipeline.excerpts"}, {"pipeline.probes"}],
     [
         {"pipeline.stages"},
         {"pipeline.ledger", "pipeline.lease", "pipeline.commits", "pipeline.parts", "pipeline.run_files"},
@@ -52,6 +52,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.check"},
         {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},
         {"pipeline.frames"},
+        {"pipeline.forecast", "pipeline.trial"},
         {"pipeline.picks", "pipeline.digest", "pipeline.charts", "pipeline.page"},
     ],
     [{"jobs"}],

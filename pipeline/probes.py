@@ -1,0 +1,89 @@
+"""A recording -> its length and format, from its header.
+
+Duty: read as little as tells it: by ranges where the container says where to look, else what ffmpeg finds in the first
+block. Raises nothing for what cannot be read: that is an answer, too. Knows no plan and no listing.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+
+from tinytag import TinyTag, TinyTagException
+
+from pipeline import storage
+from pipeline.decode import Decoder
+from pipeline.errors import DataError
+from pipeline.types import Recording
+
+_TOGETHER = 16  # a store answers each in tens of milliseconds
+_PIECE = 65_536  # bytes of a read
+# What a parser may meet in a file that is not what its name says.
+_NONSENSE = (TinyTagException, struct.error, ArithmeticError, LookupError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a header says. `seconds` is None where it says nothing; `trouble` is why it cannot be read."""
+
+    recording: Recording
+    seconds: float | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    trouble: str | None = None
+
+    @property
+    def format(self) -> str:
+        """Ending of the name, rate and channels: `mp3, 44.1 kHz, 2 channels`."""
+        parts = [ending(self.recording.uri) or "no ending"]
+        if self.sample_rate:
+            parts.append(f"{self.sample_rate / 1000:g} kHz")
+        if self.channels:
+            parts.append("mono" if self.channels == 1 else f"{self.channels} channels")
+        return ", ".join(parts)
+
+
+def ending(uri: str) -> str:
+    """Return the ending of a name in small letters, without its dot."""
+    return PurePosixPath(uri).suffix.lower().removeprefix(".")
+
+
+def probe_all(recordings: Sequence[Recording]) -> list[Probe]:
+    """Probe many at a time; the answers are in the order of `recordings`."""
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        return list(pool.map(probe, recordings))
+
+
+def probe(recording: Recording) -> Probe:
+    """Read the header of one recording."""
+    try:
+        found = _by_tag(recording)
+        return found if found.seconds else _by_ffmpeg(recording)
+    except DataError as error:
+        return Probe(recording, trouble=f"{error.kind}: {error}")
+
+
+def _by_tag(recording: Recording) -> Probe:
+    with closing(storage.open_audio(recording.location, recording.version)) as stream:
+        try:
+            tag = TinyTag.get(recording.uri, file_obj=io.BufferedReader(stream, _PIECE), tags=False)  # type: ignore[type-var]
+        except _NONSENSE:
+            return Probe(recording)
+    rate = int(tag.samplerate) if tag.samplerate else None
+    return Probe(recording, tag.duration, rate, tag.channels)
+
+
+def _by_ffmpeg(recording: Recording) -> Probe:
+    uri = recording.uri
+    opener = partial(storage.open_audio, recording.location, recording.version)
+    decoder = Decoder(opener, storage.local_path(uri), suffix=PurePosixPath(uri).suffix)
+    with closing(decoder.blocks()) as blocks:  # type: ignore[type-var]
+        next(blocks)
+    media = decoder.media
+    return Probe(recording, media.stated_s, media.sample_rate, media.channels)
