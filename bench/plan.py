@@ -27,13 +27,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         done, wall_s, cpu_s = run("transcribe", *sources, "--out", out, "--runner", "local", *both)
     foretold, cpu_foretold_s = told["wall_s"]["1"], 3600 * told["cpu_hours"]["value"]
-    print(f"recordings        {done['recordings']} ({told['measured']['recordings']} measured)")
-    print(f"audio             {told['audio_hours']['value']:.4f} h foretold, {done['audio_hours']:.4f} h were there")
     span = f"{foretold['low']:.1f} to {foretold['high']:.1f}"
-    print(f"wall time         {foretold['value']:.1f} s foretold ({span}), {done['wall_s']:.1f} s taken")
-    print(f"wall time, ratio  {foretold['value'] / done['wall_s']:.3f}")
-    print(f"CPU time          {cpu_foretold_s:.1f} s foretold, {cpu_s:.1f} s taken by the whole process")
-    print(f"plan itself took  {told['measured']['wall_s']:.1f} s of transcribing; process of the job {wall_s:.1f} s")
+    lines = [
+        f"recordings        {done['recordings']} ({told['measured']['recordings']} measured)",
+        f"audio             {told['audio_hours']['value']:.4f} h foretold, {done['audio_hours']:.4f} h were there",
+        f"wall time         {foretold['value']:.1f} s foretold ({span}), {done['wall_s']:.1f} s taken",
+        f"wall time, ratio  {foretold['value'] / done['wall_s']:.3f}",
+        f"CPU time          {cpu_foretold_s:.1f} s foretold, {cpu_s:.1f} s taken by the whole process",
+        f"plan itself took  {told['measured']['wall_s']:.1f} s of transcribing; process of the job {wall_s:.1f} s",
+    ]
+    print("\n".join(lines))  # noqa: T201
 
 
 def run(command: str, *arguments: str) -> tuple[dict[str, Any], float, float]:

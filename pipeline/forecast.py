@@ -1,7 +1,7 @@
 """A listing, the headers of some of it and a measured run of a few -> what all of it will take, with ranges.
 
 Duty: the arithmetic. All audio is estimated from bytes by the pace of each format; costs are shares of what was
-measured. Ranges are percentiles of a bootstrap over the recordings that were looked at. Knows no files, no clocks and no models.
+measured. Ranges are percentiles of a bootstrap over the recordings that were looked at. Knows no files and no clocks.
 """
 
 from __future__ import annotations
