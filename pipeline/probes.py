@@ -14,10 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
+from typing import cast
 
 from tinytag import TinyTag, TinyTagException
 
-from pipeline import storage
+from pipeline import headers, storage
 from pipeline.decode import Decoder
 from pipeline.errors import DataError
 from pipeline.types import Recording
@@ -71,19 +72,26 @@ def probe(recording: Recording) -> Probe:
 
 def _by_tag(recording: Recording) -> Probe:
     with closing(storage.open_audio(recording.location, recording.version)) as stream:
+        file = io.BufferedReader(cast(io.RawIOBase, stream), _PIECE)
+        head = file.read(_PIECE)
+        if head[:4] == b"OggS":  # which tinytag reads from end to end
+            if recording.size is None:
+                return Probe(recording)
+            file.seek(max(0, recording.size - _PIECE))
+            found = headers.ogg(head, file.read(_PIECE))
+            return Probe(recording, found.seconds, found.sample_rate, found.channels) if found else Probe(recording)
+        file.seek(0)
         try:
-            tag = TinyTag.get(recording.uri, file_obj=io.BufferedReader(stream, _PIECE), tags=False)  # type: ignore[type-var]
+            tag = TinyTag.get(recording.uri, file_obj=file, tags=False)
         except _NONSENSE:
             return Probe(recording)
-    rate = int(tag.samplerate) if tag.samplerate else None
-    return Probe(recording, tag.duration, rate, tag.channels)
+    return Probe(recording, tag.duration, int(tag.samplerate) if tag.samplerate else None, tag.channels)
 
 
 def _by_ffmpeg(recording: Recording) -> Probe:
     uri = recording.uri
     opener = partial(storage.open_audio, recording.location, recording.version)
     decoder = Decoder(opener, storage.local_path(uri), suffix=PurePosixPath(uri).suffix)
-    with closing(decoder.blocks()) as blocks:  # type: ignore[type-var]
-        next(blocks)
+    next(decoder.blocks())
     media = decoder.media
     return Probe(recording, media.stated_s, media.sample_rate, media.channels)
