@@ -20,6 +20,7 @@ from pipeline import engines
 from pipeline.decode import DecodeOptions
 from pipeline.errors import UserError
 from pipeline.forecast import Estimate, Forecast, Measured, forecast, listed_of
+from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
 from pipeline.probes import Probe, probe_all
 from pipeline.resampling import ResampleOptions
@@ -53,6 +54,7 @@ class PlanOptions:
 @settings(PassageOptions)
 @settings(DecodeOptions)
 @settings(ScoreOptions)
+@settings(NoiseOptions)
 @settings(ResampleOptions)
 def command(source: tuple[str, ...], **values: Any) -> None:
     """Say what `transcribe` with the same options would take: hours, wall time, output, money, each with its range.
