@@ -59,13 +59,16 @@ def lhotse(recording: Row, rows: Sequence[Row]) -> Iterator[tuple[str, Iterable[
     """Yield lhotse's Recording, and its SupervisionSegments."""
     rate, channels = recording["sample_rate"] or 16_000, recording["channels"] or 1
     path = storage.local_path(recording["uri"])
+    samples = round(
+        ((recording.get("start_s") or 0.0) + recording["duration_s"]) * rate
+    )  # at least, of a stretch's file
     heard = list(range(channels))
     about = {
         "id": recording["recording_id"],
         "sources": [{"type": "url" if path is None else "file", "channels": heard, "source": path or recording["uri"]}],
         "sampling_rate": rate,
-        "num_samples": round(recording["duration_s"] * rate),
-        "duration": round(recording["duration_s"] * rate) / rate,
+        "num_samples": samples,
+        "duration": samples / rate,
         "channel_ids": heard,
     }
     yield "recordings.{:06}.jsonl.gz", [about]

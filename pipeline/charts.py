@@ -159,10 +159,10 @@ def histogram(one: Histogram, width: int = NARROW) -> str:
     return _svg(bars.properties(width=width - 66, height=110), f"Distribution of the {one.score.doc}")
 
 
-def timeline(rows: Sequence[Mapping[str, Any]], length_s: float, width: int) -> str:
-    """Draw a recording's time: `rows` have a lane, start and end in seconds, and a reason."""
+def timeline(rows: Sequence[Mapping[str, Any]], start_s: float, end_s: float, width: int) -> str:
+    """Draw a recording's time, seconds of its file: `rows` have a lane, start and end, and a reason."""
     lanes = ["sound", "text"]
-    divisor, unit = (60.0, "minutes") if length_s >= 120 else (1.0, "seconds")
+    divisor, unit = (60.0, "minutes") if end_s - start_s >= 120 else (1.0, "seconds")
     drawn = [
         {
             "lane": row["lane"],
@@ -182,7 +182,7 @@ def timeline(rows: Sequence[Mapping[str, Any]], length_s: float, width: int) -> 
             x=alt.X(
                 "start:Q",
                 title=unit,
-                scale=alt.Scale(domain=[0, max(length_s / divisor, 1e-9)], nice=False),
+                scale=alt.Scale(domain=[start_s / divisor, max(end_s, start_s + 1e-9) / divisor], nice=False),
                 axis=alt.Axis(grid=False, tickCount=6),
             ),
             x2="end:Q",

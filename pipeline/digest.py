@@ -10,7 +10,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -257,7 +256,7 @@ class _Sizes:
         self._failed: Counter[str] = Counter()  # bytes
 
     def add(self, listed: pd.DataFrame) -> None:
-        endings = [PurePosixPath(uri).suffix.lower() for uri in listed["uri"]]
+        endings = [storage.suffix(uri).lower() for uri in listed["uri"]]
         sizes = listed["size_bytes"].fillna(0)
         for ending, size, seconds, status in zip(endings, sizes, listed["duration_s"], listed["status"], strict=True):
             if status == "ok" and size and seconds:

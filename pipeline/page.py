@@ -180,9 +180,9 @@ def _timeline(one: Transcribed) -> dict[str, Any]:
     """Return a recording with its drawings, for phones and for desks, and the first of its texts."""
     from markupsafe import Markup
 
-    length_s = one.recording["duration_s"] or 0.0
-    stretches = _stretches(one, length_s)
-    drawings = _both(lambda width: Markup(charts.timeline(stretches, length_s, width)))
+    start_s, length_s = one.recording.get("start_s") or 0.0, one.recording["duration_s"] or 0.0
+    stretches = _stretches(one, start_s, length_s)
+    drawings = _both(lambda width: Markup(charts.timeline(stretches, start_s, start_s + length_s, width)))
     return {
         "recording": one.recording,
         "drawings": drawings,
@@ -191,10 +191,10 @@ def _timeline(one: Transcribed) -> dict[str, Any]:
     }
 
 
-def _stretches(one: Transcribed, length_s: float) -> list[dict[str, Any]]:
+def _stretches(one: Transcribed, start_s: float, length_s: float) -> list[dict[str, Any]]:
     """Return what is drawn: speech and stretches without it, text and its flags; neighbours that are alike as one."""
     silent = [(item["start"], item["end"]) for item in one.recording["speechless"] or ()]
-    edges = [0.0, *(edge for pair in silent for edge in pair), length_s]
+    edges = [start_s, *(edge for pair in silent for edge in pair), start_s + length_s]
     rows = [{"lane": "sound", "reason": SPEECHLESS, "start": start, "end": end} for start, end in silent]
     rows += [
         {"lane": "sound", "reason": "speech", "start": start, "end": end}

@@ -11,17 +11,16 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import PurePosixPath
 from typing import cast
 
 from tinytag import TinyTag, TinyTagException
 
-from pipeline import headers, storage
+from pipeline import headers, pieces, storage
 from pipeline.decode import Decoder
 from pipeline.errors import DataError
-from pipeline.types import Recording
+from pipeline.types import SAMPLE_RATE, Recording
 
 _TOGETHER = 16  # a store answers each in tens of milliseconds
 _PIECE = 65_536  # bytes of a read
@@ -52,7 +51,7 @@ class Probe:
 
 def ending(uri: str) -> str:
     """Return the ending of a name in small letters, without its dot."""
-    return PurePosixPath(uri).suffix.lower().removeprefix(".")
+    return storage.suffix(uri).lower().removeprefix(".")
 
 
 def probe_all(recordings: Sequence[Recording]) -> list[Probe]:
@@ -65,13 +64,22 @@ def probe(recording: Recording) -> Probe:
     """Read the header of one recording."""
     try:
         found = _by_tag(recording)
-        return found if found.seconds else _by_ffmpeg(recording)
+        return _of_stretch(found if found.seconds else _by_ffmpeg(recording))
     except DataError as error:
         return Probe(recording, trouble=f"{error.kind}: {error}")
 
 
+def _of_stretch(found: Probe) -> Probe:
+    """Return what is asked for of a file of that length."""
+    if found.seconds is None:
+        return found
+    asked, length = found.recording, round(found.seconds * SAMPLE_RATE)
+    end = length if asked.end is None else min(asked.end, length)
+    return replace(found, seconds=max(0, end - asked.start) / SAMPLE_RATE)
+
+
 def _by_tag(recording: Recording) -> Probe:
-    with closing(storage.open_audio(recording.location, recording.version)) as stream:
+    with closing(pieces.open_piece(recording.location, recording.version, recording.inside)) as stream:
         file = io.BufferedReader(cast(io.RawIOBase, stream), _PIECE)
         head = file.read(_PIECE)
         if head[:4] == b"OggS":  # which tinytag reads from end to end
@@ -89,9 +97,9 @@ def _by_tag(recording: Recording) -> Probe:
 
 
 def _by_ffmpeg(recording: Recording) -> Probe:
-    uri = recording.uri
-    opener = partial(storage.open_audio, recording.location, recording.version)
-    decoder = Decoder(opener, storage.local_path(uri), suffix=PurePosixPath(uri).suffix)
+    path, window = pieces.local_window(recording.location, recording.inside) or (None, None)
+    opener = partial(pieces.open_piece, recording.location, recording.version, recording.inside)
+    decoder = Decoder(opener, path, suffix=storage.suffix(recording.uri), window=window)
     next(decoder.blocks())
     media = decoder.media
     return Probe(recording, media.stated_s, media.sample_rate, media.channels)
