@@ -234,6 +234,19 @@ def test_channel_that_was_listened_to_is_the_channel_of_the_supervisions(tmp_pat
         assert (line["channel"], line["speaker"], line["custom"]) == (channel, "A", {"flags": []})
 
 
+def test_recording_of_a_stretch_reaches_to_its_end_at_least() -> None:
+    about = {
+        "recording_id": "id",
+        "uri": "/a.wav",
+        "sample_rate": 8000,
+        "channels": 1,
+        "duration_s": 2.0,
+        "start_s": 3.0,
+    }
+    (_, [recording]), _ = lhotse_lines(about, [])
+    assert (recording["duration"], recording["num_samples"]) == (5.0, 40_000)
+
+
 def test_redacted_texts_in_every_format(tmp_path: Path) -> None:
     said = segment(0, 4, "Write to jo@example.org or call +1 212 736 5000.")
     write_part(tmp_path, "part-1.parquet", [finished("id1", "/a/talk.mp3", said)])

@@ -20,7 +20,7 @@ from pipeline.decode import find_ffmpeg
 from pipeline.forecast import Heard, Measured, audio_seconds, forecast, listed_of
 from pipeline.probes import Probe, probe, probe_all
 from pipeline.resampling import ResampleOptions
-from pipeline.types import Recording
+from pipeline.types import SAMPLE_RATE, Recording
 
 ROOT = Path(__file__).parents[1]
 AUDIO = ROOT / "examples" / "audio"
@@ -54,6 +54,15 @@ def recording(name: str, size: int = 1000) -> Recording:
 def test_header_tells_the_length_that_is_decoded(name: str) -> None:
     path = AUDIO / name
     assert probe(Recording("x", str(path), path.stat().st_size)).seconds == pytest.approx(LENGTHS[name], abs=0.15)
+
+
+def test_of_a_stretch_only_its_own_length_counts() -> None:
+    path = str(AUDIO / "silence.wav")
+    lengths = [
+        probe(Recording("x", path, start=start * SAMPLE_RATE, end=end and end * SAMPLE_RATE)).seconds
+        for start, end in ((2, 5), (10, 99), (5, None), (50, None))
+    ]
+    assert lengths == pytest.approx([3.0, 2.7, 7.7, 0.0], abs=0.01)
 
 
 def test_container_that_only_ffmpeg_knows_is_probed_by_it(tmp_path: Path) -> None:
