@@ -12,6 +12,7 @@ BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 OUT = out/demo
 AZURITE = 3.37.0
+CHROMIUM = 153.0.0
 
 .PHONY: setup demo test test-all lint docs clean
 
@@ -30,10 +31,11 @@ setup: .venv/dev.stamp .venv/npm.stamp
 	$(INSTALL) -e '.[dev]'
 	@touch $@ .venv/demo.stamp
 
-# Azure's storage for tests. Node comes as a wheel, so that nothing but Python is needed.
+# For tests: Azure's storage, and a browser for x86-64 Linux (elsewhere an installed one is taken, tests/browsers.py).
+# Node comes as a wheel, so that nothing but Python is needed.
 .venv/npm.stamp: .venv/dev.stamp Makefile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm install --prefix .venv/npm --ignore-scripts --no-audit --no-fund \
-		--loglevel=error azurite@$(AZURITE)
+		--loglevel=error azurite@$(AZURITE) @sparticuz/chromium@$(CHROMIUM)
 	@touch $@
 
 demo: .venv/demo.stamp

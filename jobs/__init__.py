@@ -14,8 +14,10 @@ import click
 
 COMMANDS = {
     "transcribe": ("jobs.transcribe", "Transcribe recordings into Parquet tables."),
-    "export": ("jobs.export", "Write transcripts as subtitles, text or JSON."),
+    "plan": ("jobs.plan", "Say what transcribing would take: hours, wall time, money."),
+    "export": ("jobs.export", "Write transcripts as subtitles, text, JSON or training manifests."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
+    "report": ("jobs.report", "Tell what is in an output, on one page or as Markdown."),
     "check": ("jobs.check", "Prove that an output is complete and whole."),
     "doctor": ("jobs.doctor", "Check that this machine has what a job needs."),
 }

@@ -1,4 +1,4 @@
-"""`bulkscribe export`: finished transcripts as subtitles, plain text or JSON, one file a recording and format."""
+"""`bulkscribe export`: finished transcripts as files that people, players and training toolkits read."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
 
 from jobs.options import CommaList, collect, settings, stores
-from pipeline import storage
+from pipeline import paragraphs, redaction, storage
+from pipeline.asr_manifests import MANIFESTS, Manifests
+from pipeline.paragraphs import ParagraphOptions
+from pipeline.redaction import RedactionOptions
 from pipeline.score import FLAGS
-from pipeline.subtitles import FORMATS, SubtitleOptions
+from pipeline.subtitles import FORMATS, Row, SubtitleOptions
 from pipeline.transcripts import recordings, transcripts
 
 NAME_BYTES = 180  # of a file's name without its ending: file systems take 255 with it
@@ -30,11 +34,11 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])", re.IGN
 @click.option(
     "--format",
     "formats",
-    type=CommaList(click.Choice(list(FORMATS))),
+    type=CommaList(click.Choice([*FORMATS, "txt", *MANIFESTS])),
     default="srt",
     show_default=True,
     metavar="LIST",
-    help="What to write: srt, vtt, txt, json, or several with commas.",
+    help="What to write: srt, vtt, json, txt; nemo, lhotse (manifests); or several with commas.",
 )
 @click.option("--to", default=None, metavar="DIR", help="Folder or prefix for the files; by default OUT/export.")
 @click.option(
@@ -45,34 +49,61 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])", re.IGN
     help="Leave out segments that carry one of these flags, and say how many. By default nothing is left out.",
 )
 @settings(SubtitleOptions)
+@settings(ParagraphOptions)
+@settings(RedactionOptions)
 @stores
 def command(out: str, formats: tuple[str, ...], to: str | None, drop_flags: tuple[str, ...], **values: Any) -> None:
-    """Write the transcripts in OUT as files that people and players read.
+    """Write the transcripts in OUT as files that people, players and training toolkits read.
 
     OUT is what `transcribe --out` was given. A file is named after its recording's; where two would have the same
-    name, the recording's id is added to both. Recordings that failed have no file.
+    name, the recording's id is added to both. Recordings that failed have no file. nemo and lhotse write manifests of
+    all recordings together.
     """
     target = to if to is not None else storage.join(out, "export")
-    options = collect(SubtitleOptions, values)
+    hiding = collect(RedactionOptions, values)
+    redaction.check(hiding)
     counts: Counter[str] = Counter(recordings=0, files=0, segments=0, dropped_segments=0, failed=0)
-    names = _names(out)
+    hidden: Counter[str] = Counter(dict.fromkeys(redaction.KINDS, 0))
+    names, makers = _names(out), _makers(formats, values)
+    manifests = [Manifests(kind, target) for kind in dict.fromkeys(formats) if kind in MANIFESTS]
     for one in transcripts(out):
         recording, rows = one.recording, one.segments
         counts["recordings"] += 1
         if recording["status"] == "failed":
             counts["failed"] += 1
             continue
-        kept = [row for row in rows if not set(drop_flags) & set(row["flags"])]
+        kept: Sequence[Row] = [row for row in rows if not set(drop_flags) & set(row["flags"])]
         counts["segments"] += len(kept)
         counts["dropped_segments"] += len(rows) - len(kept)
-        for kind in formats:
-            text = FORMATS[kind](kept, options)
-            name = names.of(recording["recording_id"], _stem(recording))
-            storage.write_bytes(storage.join(target, f"{name}.{kind}"), text.encode("utf-8"))
+        if hiding.redact:
+            kept, found = redaction.redacted(kept, hiding)
+            hidden += found
+        name = names.of(recording["recording_id"], _stem(recording))
+        for kind, make in makers.items():
+            storage.write_bytes(storage.join(target, f"{name}.{kind}"), make(kept).encode("utf-8"))
             counts["files"] += 1
+        for manifest in manifests:
+            manifest.add(recording, kept)
+    for manifest in manifests:
+        manifest.close()
+        counts["files"] += manifest.files
     shown = storage.redacted(target)
-    _tell(counts, shown)
-    click.echo(json.dumps({**counts, "to": shown}))
+    told = {kind: hidden[kind] for kind in redaction.KINDS} if hiding.redact else {}
+    _tell(counts, told, shown)
+    click.echo(json.dumps({**counts, **({"redacted": told} if hiding.redact else {}), "to": shown}))
+
+
+def _makers(formats: tuple[str, ...], values: dict[str, Any]) -> dict[str, Callable[[Sequence[Row]], str]]:
+    """Return what writes a recording's file, by format."""
+    shape, prose = collect(SubtitleOptions, values), collect(ParagraphOptions, values)
+    makers: dict[str, Callable[[Sequence[Row]], str]] = {"txt": lambda rows: paragraphs.txt(rows, prose)}
+    for kind, make in FORMATS.items():
+        makers[kind] = partial(_shaped, make, shape)
+    return {kind: makers[kind] for kind in formats if kind in makers}
+
+
+def _shaped(make: Callable[[Sequence[Row], SubtitleOptions], str], shape: SubtitleOptions, rows: Sequence[Row]) -> str:
+    return make(rows, shape)
 
 
 class _Names:
@@ -130,9 +161,11 @@ def _names(out: str) -> _Names:
     return names
 
 
-def _tell(counts: Counter[str], target: str) -> None:
+def _tell(counts: Counter[str], hidden: dict[str, int], target: str) -> None:
     click.echo(f"wrote {counts['files']} files of {counts['recordings']} recordings to {target}", err=True)
     if counts["failed"]:
         click.echo(f"{counts['failed']} failed recordings have no file", err=True)
     if counts["dropped_segments"]:
         click.echo(f"{counts['dropped_segments']} flagged segments were left out", err=True)
+    if hidden:
+        click.echo("redacted: " + ", ".join(f"{count} x [{kind}]" for kind, count in hidden.items()), err=True)

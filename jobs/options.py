@@ -21,7 +21,12 @@ Options = TypeVar("Options")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # By the dataclass's name: its fields have names that say too little among all other options of a command.
-PREFIXES = {"DecodeOptions": "decode", "SpeechOptions": "speech", "PassageOptions": "passage"}
+PREFIXES = {
+    "DecodeOptions": "decode",
+    "SpeechOptions": "speech",
+    "PassageOptions": "passage",
+    "ParagraphOptions": "paragraph",
+}
 
 
 class CommaList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only

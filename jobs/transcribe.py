@@ -77,8 +77,7 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     audio in it, or a podcast feed.
     Text, times and quality scores go to OUT/segments, one row a recording to OUT/recordings.
     """
-    if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
-        values |= {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
+    values = as_asked(values)
     job = collect(JobOptions, values)
     with logs.talking(job.log_json):
         counts = _job(source, out, job, values)
@@ -87,10 +86,17 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
         sys.exit(1)
 
 
+def as_asked(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a command's options with what they say of each other."""
+    if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
+        return values | {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
+    return values
+
+
 def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
     """List the recordings, transcribe them, and return the counts."""
     listing = resolve(source)
-    _tell_listing(listing)
+    tell_listing(listing)
     return transcribe(listing.recordings, out, job, values)
 
 
@@ -99,7 +105,7 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
     machines, shown = collect(RayOptions, values), storage.redacted(out)
     recordings = recordings.in_language(job.language)
     with _machines(job, machines) as where:
-        whisper = _resolve(collect(WhisperOptions, values), machines, where.gpus)
+        whisper = resolved(collect(WhisperOptions, values), machines, where.gpus)
         engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, job, values)
         with (
@@ -110,7 +116,7 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
         ):
             todo = ledger.todo(recordings)
             _tell_start(ledger, len(recordings), len(todo), shown)
-            counts = _run(_plan(whisper, machines, where.gpus, values), ledger, todo, where)
+            counts = _run(plan_of(whisper, machines, where.gpus, values), ledger, todo, where)
     counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": shown}
     logs.say("ended", **counts)
     return counts
@@ -143,23 +149,23 @@ def _machines(job: JobOptions, options: RayOptions) -> Iterator[_Machines]:
     """Give what runs the plan. Ray starts with its runner's first call: a finished job ends at once."""
     if job.runner == "local":
         here = LocalRunner(local)
-        yield _Machines(here, _gpus_here(), lambda _: None, here.work)
+        yield _Machines(here, gpus_here(), lambda _: None, here.work)
         return
     ray = RayRunner(options)
     with logs.stdout_is_data():
         try:
-            yield _Machines(ray, ray.gpus() if options.address else _gpus_here(), ray.export, ray.work)
+            yield _Machines(ray, ray.gpus() if options.address else gpus_here(), ray.export, ray.work)
         finally:
             ray.close()
 
 
-def _gpus_here() -> int:
+def gpus_here() -> int:
     """Count this machine's NVIDIA GPUs without loading torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return 0 if hidden else len(glob.glob("/dev/nvidia[0-9]*"))
 
 
-def _resolve(options: WhisperOptions, machines: RayOptions, gpus: int) -> WhisperOptions:
+def resolved(options: WhisperOptions, machines: RayOptions, gpus: int) -> WhisperOptions:
     """Spell `auto` out: what is hashed and what the actors do must not differ."""
     device = options.device if options.device != "auto" else "cuda" if gpus else "cpu"
     cores = max(1, (os.cpu_count() or 1) // machines.pool[0])  # actors on one machine share its cores
@@ -180,7 +186,8 @@ def _config(whisper: WhisperOptions, job: JobOptions, values: dict[str, Any]) ->
     return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper)
 
 
-def _plan(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict[str, Any]) -> Plan:
+def plan_of(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict[str, Any]) -> Plan:
+    """Return the stages of a job."""
     cutting = CutOptions(
         collect(DecodeOptions, values),
         collect(SpeechOptions, values),
@@ -231,7 +238,8 @@ def _work_noted(ledger: Ledger, where: _Machines) -> Iterator[None]:
         ledger.note(work=metrics.summary(where.work()))
 
 
-def _tell_listing(listing: Listing) -> None:
+def tell_listing(listing: Listing) -> None:
+    """Say what was left out of a listing."""
     if listing.passed_over:
         words = f"passed over {listing.passed_over} files without an audio or video ending"
         logs.say("passed_over", words, files=listing.passed_over)

@@ -1,16 +1,17 @@
-"""How long an MP3, a WAV, a W64 or a CAF is by its own header.
+"""How long an MP3, a WAV, a W64 or a CAF is by its own header, and an Ogg by its last page.
 
 ffmpeg reads an MP3's count only where it can seek, and takes what is left of the others for their whole.
 Knows bytes, no files and no decoder.
 Sources: ISO 11172-3 and 13818-3 (MP3's frames), the Xing VBR header SDK (the count in the first one), the LAME tag's
 specification (padding), ID3v2.4 (the tag before it); RIFF WAVE, EBU Tech 3306 (RF64), Sony's Wave64, Apple's Core Audio
-Format.
+Format; RFC 3533 (Ogg), RFC 7845 (Opus in it), Vorbis I.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from dataclasses import dataclass
 
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # Hz, by version
 _MPEG1 = 3
@@ -121,4 +122,31 @@ def _caf(head: bytes) -> float | None:
         if size < 0:
             return None
         at += 12 + size
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ogg:
+    """What the ends of an Ogg file say."""
+
+    seconds: float
+    sample_rate: int
+    channels: int
+
+
+def ogg(head: bytes, tail: bytes) -> Ogg | None:
+    """Return what the first and last bytes of an Ogg with Opus or Vorbis say; None for others, or several in a row."""
+    last = tail.rfind(b"OggS")
+    page = tail[last : last + 18]
+    if head[:4] != b"OggS" or last < 0 or len(page) < 18 or page[14:18] != head[14:18]:  # the stream's number
+        return None
+    position = int.from_bytes(page[6:14], "little", signed=True)  # of the last sample
+    at = 27 + head[26] if len(head) > 26 else 0  # behind the page's own header
+    packet = head[at : at + 30]
+    if packet[:8] == b"OpusHead" and len(packet) >= 12:
+        skipped = int.from_bytes(packet[10:12], "little")
+        return Ogg(max(0, position - skipped) / 48_000, 48_000, packet[9])
+    rate = int.from_bytes(packet[12:16], "little")
+    if packet[:7] == b"\x01vorbis" and rate:
+        return Ogg(max(0, position) / rate, rate, packet[11])
     return None

@@ -1,4 +1,4 @@
-"""Segments -> subtitles (SRT, WebVTT), plain text and JSON, as text.
+"""Segments -> subtitles (SRT, WebVTT) and JSON, as text.
 
 Duty: where lines and subtitles break, and how their times are shared out. Knows no files, no Arrow and no models.
 Input are rows of `schemas.segments`, as dictionaries, in the order of one recording.
@@ -41,7 +41,7 @@ def cues(rows: Sequence[Row], options: SubtitleOptions) -> Iterator[Cue]:
 
     A segment that is too long becomes several subtitles, which share its time by their characters.
     """
-    spoken = [(_ms(row["start"]), _ms(row["end"]), text) for row in rows if (text := _plain(row["text"]))]
+    spoken = [(_ms(row["start"]), _ms(row["end"]), text) for row in rows if (text := plain(row["text"]))]
     spoken.sort(key=lambda item: item[0])
     free = 0  # ms from which on no subtitle is shown yet
     for number, (start, end, text) in enumerate(spoken):
@@ -76,11 +76,6 @@ def vtt(rows: Sequence[Row], options: SubtitleOptions) -> str:
     return "WEBVTT\n" + "".join(blocks)
 
 
-def txt(rows: Sequence[Row], options: SubtitleOptions) -> str:
-    """Return the recording as plain text, a segment a line, never broken."""
-    return "".join(f"{text}\n" for row in rows if (text := _plain(row["text"])))
-
-
 def as_json(rows: Sequence[Row], options: SubtitleOptions) -> str:
     """Return the segments with all their columns as a JSON list, a segment a line; what is no number becomes null."""
     lines = (json.dumps(_finite(dict(row)), ensure_ascii=False, allow_nan=False) for row in rows)
@@ -90,12 +85,11 @@ def as_json(rows: Sequence[Row], options: SubtitleOptions) -> str:
 FORMATS: dict[str, Callable[[Sequence[Row], SubtitleOptions], str]] = {
     "srt": srt,
     "vtt": vtt,
-    "txt": txt,
     "json": as_json,
 }
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return the text in one line, without control characters."""
     return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
 
@@ -133,7 +127,7 @@ _SPACELESS = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
-_SPACELESS_CHAR = re.compile(f"[{_SPACELESS}]")
+SPACELESS_CHAR = re.compile(f"[{_SPACELESS}]")
 _KATAKANA = re.compile("[\u30a1-\u30fa\u30fc-\u30fe\u31f0-\u31ff]")  # a run of these is a word
 # What must not stand at the start of a line: closing marks, small kana, length and repetition marks, and vowels that
 # belong to the letter before them.
@@ -150,7 +144,7 @@ _NO_END = re.compile(
     "\uff04\uff08\uff3b\uff5b\uff5f\uff62\uffe1\uffe5$\u0e40-\u0e44\u0ec0-\u0ec4]"
 )
 _JOINERS = "\u200d\u1039\u17d2"  # zero-width joiner; the marks that stack the next letter in Myanmar and Khmer
-_SENTENCE_END = re.compile(r"[.!?…。！？।॥။។]['\")\]»”’」』）]*$")
+SENTENCE_END = re.compile(r"[.!?…。！？।॥။។]['\")\]»”’」』）]*$")
 _CLAUSE_END = re.compile(r"[.,;:!?…。、，！？；：।॥။၊។]['\")\]»”’」』）]*$")
 
 
@@ -169,7 +163,7 @@ def _units(text: str) -> list[tuple[str, bool]]:
 
 def _breaks(before: str, after: str) -> bool:
     """Say whether a line may end between two characters that no space parts."""
-    if not (_SPACELESS_CHAR.match(before) or _SPACELESS_CHAR.match(after)):
+    if not (SPACELESS_CHAR.match(before) or SPACELESS_CHAR.match(after)):
         return False
     if unicodedata.category(after).startswith("M") or before in _JOINERS or after in _JOINERS:
         return False
@@ -233,7 +227,7 @@ def _added(
 def _break_badness(last: str, limit: int) -> tuple[float, float]:
     """Return how bad it is to break after the unit `last`: a line inside a subtitle, and between two subtitles."""
     step = (limit / 6) ** 2
-    if _SENTENCE_END.search(last):
+    if SENTENCE_END.search(last):
         return 0.0, 0.0
     return (0.0, 2 * step) if _CLAUSE_END.search(last) else (step, 8 * step)
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import UserError
+from schemas.segments import SEGMENTS
 
 Row = dict[str, Any]  # of schemas.recordings, schemas.segments, schemas.words
 
@@ -29,6 +31,15 @@ class Transcribed:
     words: tuple[Row, ...] = ()
 
 
+def transcripts_of(out: str, wanted: Iterable[tuple[str, str]]) -> Iterator[Transcribed]:
+    """Yield single recordings, named by their id and part, where they are there."""
+    for recording_id, part in wanted:
+        row = _of(out, "recordings", part, recording_id)
+        if row:
+            segments = sorted(_of(out, "segments", part, recording_id), key=lambda item: item["index"])
+            yield Transcribed(row[0], tuple(segments))
+
+
 def recordings(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the recordings table part by part. Raises UserError where there is none."""
     folder = storage.join(out, "recordings")
@@ -37,6 +48,16 @@ def recordings(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.Ta
         raise UserError(f"there are no transcripts in {out}", f"bulkscribe transcribe SOURCE --out {out} makes some")
     for name in parts:
         yield _read(storage.join(folder, name), columns)
+
+
+def parts(out: str, of_recordings: Sequence[str], of_segments: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield these columns of the recordings, part by part, and those of their segments in the order of recordings."""
+    for table in recordings(out, of_recordings):
+        rows = table.select(["part", "segments"]).to_pylist()
+        names = sorted({row["part"] for row in rows if row["segments"]})
+        found = [_read(storage.join(out, "segments", name), of_segments) for name in names]
+        segments = pa.concat_tables(found) if found else SEGMENTS.empty_table().select(of_segments)
+        yield table, segments.sort_by([("recording_id", "ascending"), ("index", "ascending")])
 
 
 def transcripts(out: str, *, words: bool = False) -> Iterator[Transcribed]:
@@ -54,6 +75,14 @@ def transcripts(out: str, *, words: bool = False) -> Iterator[Transcribed]:
             )
 
 
+def _of(out: str, table: str, part: str, recording_id: str) -> list[Row]:
+    uri = storage.join(out, table, part)
+    if not storage.exists(uri):
+        return []
+    found: list[Row] = _read(uri, filters=pc.field("recording_id") == recording_id).to_pylist()
+    return found
+
+
 def _grouped(out: str, table: str, parts: Sequence[str]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
     for part in parts:
@@ -65,5 +94,6 @@ def _grouped(out: str, table: str, parts: Sequence[str]) -> dict[str, list[Row]]
     return found
 
 
-def _read(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    return pq.read_table(io.BytesIO(storage.read_bytes(uri)), columns=list(columns) if columns else None)
+def _read(uri: str, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+    content = io.BytesIO(storage.read_bytes(uri))
+    return pq.read_table(content, columns=list(columns) if columns else None, filters=filters)

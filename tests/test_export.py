@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from s3_server import s3_server
 from jobs import main
 from jobs.export import file_stem
 from pipeline import storage
+from pipeline.asr_manifests import Manifests
+from pipeline.asr_manifests import lhotse as lhotse_lines
+
+AUDIO = Path(__file__).parents[1] / "examples" / "audio"
 
 
 def export(*args: str | Path) -> Result:
@@ -154,7 +159,7 @@ def test_long_segments_become_several_subtitles(tmp_path: Path) -> None:
 def test_rows_of_other_recordings_in_a_part_are_not_mixed(tmp_path: Path) -> None:
     out = write_output(tmp_path)
     export(out, "--format", "txt")
-    assert (out / "export" / "news.txt").read_text(encoding="utf-8") == "Good evening.\nHere is the news.\n"
+    assert (out / "export" / "news.txt").read_text(encoding="utf-8") == "Good evening. Here is the news.\n"
 
 
 def test_output_in_a_store(tmp_path: Path) -> None:
@@ -166,3 +171,96 @@ def test_output_in_a_store(tmp_path: Path) -> None:
         assert json.loads(result.stdout)["to"] == "s3://audio/out/export"
         assert storage.names("s3://audio/out/export") == ["news.txt", "song.txt", "été.txt"]
         assert storage.read_bytes("s3://audio/out/export/été.txt").decode() == "Bonsoir.\n"
+
+
+def test_nemo_has_a_line_a_segment_of_all_recordings(tmp_path: Path) -> None:
+    out = write_output(tmp_path)
+    assert json.loads(export(out, "--format", "nemo", "--drop-flags", "repetitive").stdout)["files"] == 1
+    lines = (out / "export/nemo/manifest_0.json").read_text(encoding="utf-8").splitlines()
+    first, second, third = map(json.loads, lines)
+    assert first == {
+        "audio_filepath": "/radio/news.mp3", "offset": 0.0, "duration": 2.5, "text": "Good evening.", "lang": "en",
+    }  # fmt: skip
+    assert (second["offset"], second["text"]) == (2.5, "Here is the news.")
+    assert (third["audio_filepath"], third["lang"]) == ("s3://radio/été.opus", "fr")
+
+
+def test_lhotse_reads_real_audio_by_the_manifests(tmp_path: Path) -> None:
+    import lhotse
+    import soundfile
+
+    out = tmp_path / "out"
+    sources = [AUDIO / "it_centralino.flac", AUDIO / "ru_kommutator.ogg", AUDIO / "silence.wav"]
+    arguments = ["transcribe", *map(str, sources), "--out", str(out), "--model", "fake", "--runner", "local"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert export(out, "--format", "lhotse,nemo").exit_code == 0
+    recordings = lhotse.load_manifest(out / "export/lhotse/recordings.000000.jsonl.gz")
+    supervisions = lhotse.load_manifest(out / "export/lhotse/supervisions.000000.jsonl.gz")
+    lhotse.validate_recordings_and_supervisions(recordings, supervisions)
+    cuts = lhotse.CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
+    assert len(recordings) == 3
+    assert len(supervisions) == len(cuts.trim_to_supervisions(keep_overlapping=False).to_eager()) > 10
+    for recording in recordings:
+        audio = recording.load_audio()
+        assert audio.shape == (recording.num_channels, recording.num_samples)
+        assert recording.sampling_rate == soundfile.info(recording.sources[0].source).samplerate
+    cut = next(iter(cuts.trim_to_supervisions()))
+    assert cut.load_audio().shape[1] == cut.num_samples > 0
+    assert cut.supervisions[0].text.startswith("Speech of ")
+    assert len((out / "export/nemo/manifest_0.json").read_text(encoding="utf-8").splitlines()) == len(supervisions)
+
+
+def test_manifests_are_cut_into_shards_between_recordings(tmp_path: Path) -> None:
+    manifests = Manifests("lhotse", str(tmp_path), shard=3)
+    rows = [{"index": n, "start": n, "end": n + 1, "text": "One.", "language": "en"} for n in range(2)]
+    for number in range(5):
+        about = {"recording_id": f"id{number}", "uri": "/a.wav", "sample_rate": 8000, "channels": 2, "duration_s": 2.0}
+        manifests.add(about, rows)
+    manifests.close()
+    held = [
+        [json.loads(line)["recording_id"] for line in gzip.decompress(path.read_bytes()).splitlines()]
+        for path in sorted((tmp_path / "lhotse").glob("supervisions.*"))
+    ]
+    assert held == [["id0", "id0", "id1", "id1"], ["id2", "id2", "id3", "id3"], ["id4", "id4"]]
+    assert manifests.files == 6
+
+
+def test_channel_that_was_listened_to_is_the_channel_of_the_supervisions(tmp_path: Path) -> None:
+    row = {"index": 0, "start": 0.0, "end": 1.0, "text": "One.", "language": "en", "speaker": "A", "flags": []}
+    about = {"recording_id": "id", "uri": "/a.wav", "sample_rate": 8000, "channels": 2, "duration_s": 2.0}
+    for selection, channel in (("mix", [0, 1]), ("channel 1", 1)):
+        _, (_, supervisions) = lhotse_lines(about | {"selection": selection}, [row])
+        (line,) = supervisions
+        assert (line["channel"], line["speaker"], line["custom"]) == (channel, "A", {"flags": []})
+
+
+def test_recording_of_a_stretch_reaches_to_its_end_at_least() -> None:
+    about = {
+        "recording_id": "id",
+        "uri": "/a.wav",
+        "sample_rate": 8000,
+        "channels": 1,
+        "duration_s": 2.0,
+        "start_s": 3.0,
+    }
+    (_, [recording]), _ = lhotse_lines(about, [])
+    assert (recording["duration"], recording["num_samples"]) == (5.0, 40_000)
+
+
+def test_redacted_texts_in_every_format(tmp_path: Path) -> None:
+    said = segment(0, 4, "Write to jo@example.org or call +1 212 736 5000.")
+    write_part(tmp_path, "part-1.parquet", [finished("id1", "/a/talk.mp3", said)])
+    result = export(tmp_path, "--format", "srt,vtt,txt,json,nemo,lhotse", "--redact")
+    assert json.loads(result.stdout)["redacted"] == {"email": 1, "phone": 1, "card": 0}
+    assert "redacted: 1 x [email], 1 x [phone], 0 x [card]" in result.stderr
+    for path in (path for path in (tmp_path / "export").rglob("*") if path.is_file()):
+        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text("utf-8")
+        assert "example" not in text
+        assert "736" not in text
+        assert "[email]" in text or "recordings" in path.name
+
+
+def test_unknown_phone_region_is_refused(tmp_path: Path) -> None:
+    result = export(write_output(tmp_path), "--redact", "--phone-regions", "US,XX")
+    assert result.exit_code == 2
+    assert "XX is no country" in result.stderr

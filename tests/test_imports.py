@@ -34,7 +34,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.noise"},
         {"pipeline.score"},
         {"pipeline.metrics"},
-        {"pipeline.subtitles"},
+        {"pipeline.subtitles", "pipeline.paragraphs", "pipeline.redaction"},
         {"pipeline.text", "pipeline.beside"},
         {"pipeline.resampling"},
         {"pipeline.attempts"},
@@ -42,7 +42,7 @@ ROWS: list[list[set[str]]] = [
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
-    [{"pipeline.references"}],
+    [{"pipeline.references"}, {"pipeline.asr_manifests"}, {"pipeline.excerpts"}, {"pipeline.probes"}],
     [
         {"pipeline.stages"},
         {
@@ -59,6 +59,8 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.check"},
         {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},
         {"pipeline.frames"},
+        {"pipeline.forecast", "pipeline.trial"},
+        {"pipeline.picks", "pipeline.digest", "pipeline.charts", "pipeline.page"},
     ],
     [{"jobs"}],
 ]

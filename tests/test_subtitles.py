@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.subtitles import FORMATS, Cue, SubtitleOptions, as_json, cues, srt, txt, vtt
+from pipeline.subtitles import FORMATS, Cue, SubtitleOptions, as_json, cues, srt, vtt
 
 OPTIONS = SubtitleOptions()
 SENTENCE = (
@@ -121,7 +121,6 @@ def test_newlines_and_control_characters_become_spaces() -> None:
 def test_empty_segments_are_left_out(text: str) -> None:
     rows = [row(text), row("Something.", 10, 12)]
     assert [cue.lines for cue in cues(rows, OPTIONS)] == [("Something.",)]
-    assert txt(rows, OPTIONS) == "Something.\n"
 
 
 def test_time_is_shared_out_by_characters() -> None:
@@ -174,6 +173,6 @@ def test_json_keeps_all_columns_and_has_no_nan() -> None:
     assert read == full | {"avg_logprob": None}
 
 
-@pytest.mark.parametrize(("kind", "empty"), [("srt", ""), ("vtt", "WEBVTT\n"), ("txt", ""), ("json", "[]\n")])
+@pytest.mark.parametrize(("kind", "empty"), [("srt", ""), ("vtt", "WEBVTT\n"), ("json", "[]\n")])
 def test_recording_without_segments(kind: str, empty: str) -> None:
     assert FORMATS[kind]([], OPTIONS) == empty

@@ -1,0 +1,244 @@
+"""`bulkscribe plan`: headers, arithmetic, and whether what it foretells comes true."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from faulty_store import faulty_store
+
+from jobs import main
+from pipeline.decode import find_ffmpeg
+from pipeline.forecast import Heard, Measured, audio_seconds, forecast, listed_of
+from pipeline.probes import Probe, probe, probe_all
+from pipeline.resampling import ResampleOptions
+from pipeline.types import SAMPLE_RATE, Recording
+
+ROOT = Path(__file__).parents[1]
+AUDIO = ROOT / "examples" / "audio"
+LENGTHS = {  # seconds, as ffmpeg decodes them
+    "en_switchboard.mp3": 39.4, "episode.m4a": 241.6, "es_centralita.opus": 40.4, "fr_standard.m4a": 35.4,
+    "it_centralino.flac": 33.1, "music.mp3": 30.7, "ru_kommutator.ogg": 33.5, "silence.wav": 12.7,
+}  # fmt: skip
+RESAMPLING = ResampleOptions()
+
+
+def plan(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, ["plan", *map(str, args), "--model", "fake"])
+
+
+def told(*args: str | Path) -> dict[str, Any]:
+    """Return the JSON line of a plan with the fake engine."""
+    result = plan(*args)
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def recording(name: str, size: int = 1000) -> Recording:
+    return Recording(name, name, size)
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_header_tells_the_length_that_is_decoded(name: str) -> None:
+    path = AUDIO / name
+    assert probe(Recording("x", str(path), path.stat().st_size)).seconds == pytest.approx(LENGTHS[name], abs=0.15)
+
+
+def test_of_a_stretch_only_its_own_length_counts() -> None:
+    path = str(AUDIO / "silence.wav")
+    lengths = [
+        probe(Recording("x", path, start=start * SAMPLE_RATE, end=end and end * SAMPLE_RATE)).seconds
+        for start, end in ((2, 5), (10, 99), (5, None), (50, None))
+    ]
+    assert lengths == pytest.approx([3.0, 2.7, 7.7, 0.0], abs=0.01)
+
+
+def test_container_that_only_ffmpeg_knows_is_probed_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.mkv"
+    command = [find_ffmpeg(), "-v", "error", "-i", str(AUDIO / "silence.wav"), "-c:a", "flac", str(path)]
+    subprocess.run(command, check=True)
+    assert probe(Recording("x", str(path))).seconds == pytest.approx(12.7, abs=0.1)
+
+
+def test_long_file_of_a_store_is_read_at_its_ends_only(tmp_path: Path) -> None:
+    path = tmp_path / "long.opus"
+    command = [
+        find_ffmpeg(),
+        "-v",
+        "error",
+        "-stream_loop",
+        "29",
+        "-i",
+        str(AUDIO / "es_centralita.opus"),
+        "-c",
+        "copy",
+    ]
+    subprocess.run([*command, str(path)], check=True)
+    with faulty_store(path.read_bytes()) as store:
+        found = probe(Recording("x", f"{store.endpoint}/long.opus", path.stat().st_size))
+    assert found.seconds == pytest.approx(30 * 40.36, rel=0.01)
+    first, *others = (int((asked or "bytes=0-")[6:].partition("-")[0]) for asked in store.ranges)
+    assert first == 0
+    assert len(others) == 1
+    assert others[0] > path.stat().st_size - 200_000  # of more than three million bytes
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f", b"OggS" + bytes(99), bytes(10_000), b"RIFF"]
+)
+@pytest.mark.parametrize("ending", ["mp3", "ogg", "m4a", "wav", "flac", "wma", "dat"])
+def test_what_is_no_audio_is_an_answer(tmp_path: Path, content: bytes, ending: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    path.write_bytes(content)
+    found = probe(Recording("x", str(path)))
+    assert found.trouble is not None or found.seconds is None
+
+
+def test_probes_come_in_order_and_say_what_is_absent() -> None:
+    names = ["silence.wav", "absent.mp3", "truncated.m4a", "music.mp3"]
+    found = probe_all([Recording(name, str(AUDIO / name)) for name in names])
+    assert [one.recording.id for one in found] == names
+    assert [(one.trouble or "").partition(":")[0] for one in found] == ["", "not_found", "not_audio", ""]
+    assert [one.format for one in found if one.seconds] == ["wav, 8 kHz, mono", "mp3, 16 kHz, mono"]
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+def test_hours_are_exact_where_every_header_was_read() -> None:
+    probes = [Probe(recording("a.mp3"), 10.0), Probe(recording("b.mp3"), trouble="empty: 0 bytes")]
+    found, samples = audio_seconds(listed_of(["a.mp3", "b.mp3"], [1000, 1000]), probes, RESAMPLING)
+    assert (found.value, found.low, found.high) == (10.0, 10.0, 10.0)
+    assert not len(samples)
+
+
+def test_hours_of_the_others_are_told_by_their_bytes_and_format() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(10_000, 100_000, 3000)
+    names = [f"{at}.{'mp3' if at % 3 else 'wav'}" for at in range(3000)]
+    pace = np.array([1 / 2000 if name.endswith("mp3") else 1 / 32_000 for name in names])
+    seconds = sizes * pace * rng.uniform(0.8, 1.25, 3000)
+    looked_at = rng.choice(3000, 200, replace=False)
+    probes = [Probe(recording(names[at], int(sizes[at])), float(seconds[at])) for at in looked_at]
+    found, _ = audio_seconds(listed_of(names, sizes.tolist()), probes, RESAMPLING)
+    assert found.value == pytest.approx(seconds.sum(), rel=0.03)
+    assert found.low < seconds.sum() < found.high
+    assert found.high - found.low < 0.1 * found.value
+
+
+def test_sizes_that_no_store_tells_leave_the_mean_length() -> None:
+    probes = [Probe(Recording("a", "a.mp3"), 10.0), Probe(Recording("b", "b.mp3"), 20.0)]
+    found, _ = audio_seconds(listed_of([f"{n}.mp3" for n in range(10)], [-1] * 10), probes, RESAMPLING)
+    assert found.value == 150.0
+
+
+def test_costs_go_with_the_audio_and_their_range_with_how_unlike_recordings_are() -> None:
+    listed = listed_of([f"{n}.mp3" for n in range(100)], [1000] * 100)
+    probes = [Probe(recording(f"{n}.mp3"), 10.0) for n in range(100)]
+    alike = tuple(Heard(10.0, 8.0, 1.0, "en", 100) for _ in range(4))
+    found = forecast(listed, probes, Measured(alike, 5.0, 8.0, 16.0, 400), RESAMPLING)
+    assert (found.wall_s.value, found.wall_s.low, found.wall_s.high) == pytest.approx((200.0, 200.0, 200.0))
+    assert (found.cpu_s.value, found.speech_s.value, found.output_bytes.value) == pytest.approx(
+        (400.0, 800.0, 1000 * 10)
+    )
+    unlike = tuple(Heard(10.0, 8.0, work, "en" if work > 1 else "de", 100) for work in (1.0, 3.0, 1.0, 3.0))
+    found = forecast(listed, probes, Measured(unlike, 5.0, 8.0, 16.0, 400), RESAMPLING)
+    assert found.wall_s.value == pytest.approx(200.0)
+    assert found.wall_s.low < 150 < 250 < found.wall_s.high
+    assert found.languages == {"de": 0.5, "en": 0.5}
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_one_json_line_and_people_read_stderr() -> None:
+    result = plan(AUDIO, "--price-per-hour", "3", "--actors", "1,2", "--measure", "9")
+    found = json.loads(result.stdout)
+    assert (found["recordings"], found["probed"], found["unreadable"]["value"]) == (9, 9, 1.0)
+    assert 3600 * found["audio_hours"]["value"] == pytest.approx(sum(LENGTHS.values()), rel=0.01)
+    assert found["measured"]["audio_s"] == pytest.approx(
+        sum(LENGTHS.values()) - 121.6, abs=1
+    )  # two minutes of the long
+    assert found["troubles"] == {"not_audio": 1}
+    walls = [found["wall_s"][count]["value"] - found["measured"]["load_s"] for count in ("1", "2")]
+    assert walls[0] == pytest.approx(2 * walls[1], abs=0.3)
+    assert found["price"]["value"] == pytest.approx(3 * found["machine_hours"]["value"], abs=0.01)
+    assert 0 < found["price"]["low"] + 1 < found["price"]["high"] + 1.01
+    assert "measured here" in result.stderr
+    assert "wall time, 2 actors" in result.stderr
+
+
+def test_same_seed_looks_at_the_same_recordings(tmp_path: Path) -> None:
+    for number in range(12):
+        shutil.copy(
+            AUDIO / ("silence.wav" if number % 2 else "music.mp3"),
+            tmp_path / f"{number}{'.wav' if number % 2 else '.mp3'}",
+        )
+    a, b, other = (told(tmp_path, "--probe", "5", "--measure", "2", "--seed", seed) for seed in ("1", "1", "2"))
+    assert (a["audio_hours"], a["formats"]) == (b["audio_hours"], b["formats"])
+    assert a["probed"] == 5
+    assert 3600 * a["audio_hours"]["value"] == pytest.approx(6 * (12.7 + 30.8), abs=1)  # both kinds were among the five
+    assert other["formats"] != {} != a["formats"]
+
+
+def test_sources_of_which_nothing_can_be_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x.mp3").write_bytes(b"no audio at all")
+    result = plan(tmp_path)
+    assert result.exit_code == 2
+    assert "error: none of the recordings that were looked at can be read" in result.stderr
+    assert "hint: the first: not_audio" in result.stderr
+
+
+def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told(AUDIO / "silence.wav")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_cpu_time_of_a_real_run_is_as_it_was_foretold(tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name in ("episode.m4a", "en_switchboard.mp3", "es_centralita.opus", "fr_standard.m4a", "it_centralino.flac"):
+        pieces = str(sources / f"{Path(name).stem}-%02d.flac")
+        cutting = [
+            find_ffmpeg(),
+            "-v",
+            "error",
+            "-i",
+            str(AUDIO / name),
+            "-f",
+            "segment",
+            "-segment_time",
+            "20",
+            pieces,
+        ]
+        subprocess.run(cutting, check=True)
+    # The wall time is told by bench/plan.py: beside other work on a machine it is no test.
+    both = [str(sources), "--model", "base", "--threads", "1"]
+    foretold = run("plan", *both, "--measure", "9")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run("transcribe", *both, "--out", str(tmp_path / "out"), "--runner", "local")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - foretold["measured"]["load_s"]
+    assert 3600 * foretold["cpu_hours"]["value"] == pytest.approx(taken_s, rel=0.25)
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments], cwd=ROOT, check=True, capture_output=True, text=True, timeout=600
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
