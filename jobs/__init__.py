@@ -14,6 +14,7 @@ import click
 
 COMMANDS = {
     "transcribe": ("jobs.transcribe", "Transcribe recordings into Parquet tables."),
+    "filter": ("jobs.filter", "Choose recordings by language and speech, by a cheap look."),
     "export": ("jobs.export", "Write transcripts as subtitles, text or JSON."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "check": ("jobs.check", "Prove that an output is complete and whole."),
