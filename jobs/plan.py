@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import collect, settings, stores
-from jobs.transcribe import as_asked, gpus_here, plan_of, resolved, tell_listing
+from jobs.running import gpus_here, spelled_out, tell_listing
+from jobs.transcribe import as_asked, plan_of
 from pipeline import engines
 from pipeline.decode import DecodeOptions
 from pipeline.errors import UserError
@@ -67,7 +68,7 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     listing = resolve(source)
     tell_listing(listing)
     recordings = listing.recordings.in_language(options.language)
-    whisper = resolved(collect(WhisperOptions, values), RayOptions(), gpus_here())
+    whisper = spelled_out(collect(WhisperOptions, values), RayOptions(), gpus_here())
     engines.describe(whisper)  # a model that is not there is told before anything is read
     engines.check_languages(whisper, recordings.languages())
     chance = random.Random(resampling.seed)
