@@ -54,6 +54,9 @@ def open_piece(uri: str, version: str, inside: str) -> BinaryIO:
     if kind == "fault":
         why, _, words = rest.partition(":")
         raise OpenError(why, words)
+    if version and storage.local_path(uri) is not None and storage.stat(uri).version != version:
+        # Stores refuse it themselves. What stood at these bytes may be another recording's now.
+        raise OpenError("changed", "the file that it lies in has changed since it was listed", retryable=True)
     if found := _ROW.fullmatch(inside):
         from pipeline.datasets import value  # here, because only this needs Parquet
 

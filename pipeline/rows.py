@@ -250,11 +250,11 @@ def recording_rows(finished: Iterable[Finished], *, part: str, model: str, confi
 
 def recording_of(row: Mapping[str, Any]) -> Recording:
     """Row of `schemas.recordings.RECORDINGS` -> the recording, as far as it can be opened without secrets."""
-    start, end = row["start_s"], row["end_s"]
+    size, start, end = row["size_bytes"], row["start_s"], row["end_s"]
     return Recording(
         row["recording_id"],
         row["uri"],
-        row["size_bytes"],
+        None if size is None else int(size),
         row["version"],
         address=split_piece(row["uri"])[0] if row["inside"] else "",
         inside=row["inside"] or "",

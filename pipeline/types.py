@@ -67,7 +67,7 @@ class Recording:
     version: str = ""  # etag, or size and mtime: another version is transcribed anew
     language: str | None = None  # forced language code, None to detect it
     initial_prompt: str | None = None  # text before the first window of each passage
-    metadata: str = "{}"  # JSON object: the manifest's other columns
+    metadata: str = "{}"  # JSON object: other columns, texts beside it, words of a feed
     # What `storage` opens where the URI alone does not: the URI with its credentials or signature. It lives in memory
     # and on the way to the workers; no table, file, log or message may hold it.
     address: str = field(default="", repr=False)

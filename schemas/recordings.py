@@ -74,6 +74,11 @@ RECORDINGS = pa.schema(
             nullable=False,
         ),
         column("run_id", pa.string(), "The run that wrote this row: runs/RUN_ID.json.", nullable=False),
-        column("metadata", pa.string(), "JSON object: the manifest's other columns.", nullable=False),
+        column(
+            "metadata",
+            pa.string(),
+            "JSON object of what travels: other columns, texts beside the audio, words of a feed.",
+            nullable=False,
+        ),
     ]
 )

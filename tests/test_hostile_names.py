@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import wave
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,18 @@ from pipeline import storage
 from pipeline.sources import recording_id
 
 ROOT = Path(__file__).parents[1]
+
+
+def wav(seconds: float) -> bytes:
+    """Return silence."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(round(seconds * 16_000) * 2))
+    return buffer.getvalue()
+
+
+SHORT = wav(0.1)
 SILENCE = (ROOT / "examples" / "audio" / "silence.wav").read_bytes()
 HOSTILE = [
     "../../up.wav",
@@ -59,13 +72,13 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def tar_of(names: list[str]) -> bytes:
+def tar_of(names: list[str], data: bytes) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as tar:
         for name in names:
             info = tarfile.TarInfo(name)
-            info.size = len(SILENCE)
-            tar.addfile(info, io.BytesIO(SILENCE))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
 
@@ -127,8 +140,8 @@ def test_a_job_over_hostile_names_writes_its_output_only(tmp_path: Path) -> None
     for name in ("in", "deep/er", "tmp"):
         (tmp_path / name).mkdir(parents=True)
     members = [name for name in HOSTILE if name.strip().endswith(".wav") and "\0" not in name]
-    (tmp_path / "in" / "x.tar").write_bytes(tar_of(members))
-    column = [{"bytes": SILENCE, "path": name} for name in HOSTILE if "\udce9" not in name]
+    (tmp_path / "in" / "x.tar").write_bytes(tar_of(members, SHORT))
+    column = [{"bytes": SHORT, "path": name} for name in HOSTILE if "\udce9" not in name]
     pq.write_table(pa.table({"audio": column}), tmp_path / "in" / "x.parquet")
     lines = [{"uri": name, "title": name} for name in HOSTILE if "\udce9" not in name]
     (tmp_path / "in" / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -152,7 +165,7 @@ def test_secrets_of_tars_tables_and_feeds_are_used_and_never_kept_or_said(tmp_pa
     served = tmp_path / "served"
     served.mkdir()
     (tmp_path / "tmp").mkdir()
-    (served / "x.tar").write_bytes(tar_of(["a.wav", "b.wav"])[: len(SILENCE) * 3 // 2])
+    (served / "x.tar").write_bytes(tar_of(["a.wav", "b.wav"], SILENCE)[: len(SILENCE) * 3 // 2])
     pq.write_table(pa.table({"audio": [{"bytes": SILENCE, "path": "p.wav"}]}), served / "x.parquet")
     (served / "silence.wav").write_bytes(SILENCE)
     with web_server(served, closed=True) as web:

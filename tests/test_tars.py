@@ -188,6 +188,14 @@ def test_a_tar_that_is_cut_off_gives_what_is_before_and_says_so(tmp_path: Path) 
     assert [one.failure and one.failure.kind for one in outcomes[1:]] == ["truncated", "damaged"]
 
 
+def test_a_tar_that_changes_behind_its_listing_is_refused(tmp_path: Path) -> None:
+    listing = listed(tmp_path, packed(("a.wav", b"1" * 900), ("b.wav", b"2")))
+    listed(tmp_path, packed(("b.wav", b"2" * 700), ("a.wav", b"1")))
+    with pytest.raises(OpenError) as caught:
+        content(listing.recordings[0])
+    assert (caught.value.kind, caught.value.retryable) == ("changed", True)
+
+
 def test_damage_in_the_middle_is_a_row(tmp_path: Path) -> None:
     data = bytearray(packed(("a.wav", b"1" * 500), ("b.wav", b"2" * 500), ("c.wav", b"3")))
     data[2048:2560] = random.Random(1).randbytes(512)  # the header of b, or behind its extension
