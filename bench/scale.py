@@ -202,7 +202,11 @@ def listen(driver: subprocess.Popen[str], events: dict[str, Any], kill_at: int |
 def tell(what: str, events: dict[str, Any]) -> None:
     """Print what a run of the driver took."""
     listed, scanned = events["listed"], events["scanned"]
-    print(f"{what}: listed in {listed['s']:.1f} s; scan {scanned['s']:.1f} s, {scanned['to_do']} to do")  # noqa: T201
+    scan_cpu_s = scanned["cpu_s"] - listed["cpu_s"]
+    print(  # noqa: T201
+        f"{what}: listed in {listed['s']:.1f} s ({listed['cpu_s']:.1f} s of CPU with imports);"
+        f" scan {scanned['s']:.1f} s ({scan_cpu_s:.1f} s of CPU), {scanned['to_do']} to do"
+    )
     if "done" in events:
         done = events["done"]
         print(  # noqa: T201

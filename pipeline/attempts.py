@@ -72,11 +72,14 @@ class Roll:
         self._where = where
         self._known = dict(known or {})
         self._at: dict[str, set[Worker]] = defaultdict(set)
+        self._given_up: set[str] = set()  # recordings, which are not tried with other passages either
         self._followed: dict[str, set[Worker]] = defaultdict(set)  # of these, those that another has come after
 
     def begin(self, worker: Worker, keys: Sequence[str]) -> dict[str, int]:
         """See `Attempts`. Many are noted at once, so a death suspects all of them; but each only once in this way."""
         dead = self.deaths(keys, worker)
+        self._given_up |= {recording_of(key) for key, count in dead.items() if count >= DEATHS}
+        dead |= {key: DEATHS for key in keys if recording_of(key) in self._given_up and dead.get(key, 0) < DEATHS}
         for key in keys:
             if key not in dead:
                 self._at[key].add(worker)

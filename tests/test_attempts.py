@@ -132,3 +132,10 @@ def test_recording_is_given_up_when_enough_workers_have_died_at_one_of_its_passa
         told.retry(Worker(THERE, pid, "1"), "abc/7")
     told.begin(Worker(THERE, DEATHS, "1"), ["abc/7"])
     assert told.killers() == {"abc"}
+
+
+def test_recording_that_is_given_up_is_not_tried_with_its_other_passages() -> None:
+    told = Roll(lambda: (HERE, {HERE}), {"abc/7": DEATHS, "abc/8": 1})
+    asking = Worker(HERE, os.getpid(), started(os.getpid()))
+    assert told.begin(asking, ["abc/7"]) == {"abc/7": DEATHS}
+    assert told.begin(asking, ["abc", "abc/8", "abc/9", "other/9"]) == dict.fromkeys(["abc", "abc/8", "abc/9"], DEATHS)
