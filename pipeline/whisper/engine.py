@@ -82,8 +82,7 @@ class WhisperEngine:
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
-        if self.device.type == "cpu":
-            settle_thread(self.threads)
+        settle_thread(self.threads, self.device)
         source = iter(passages)
         lanes = self._lanes()
         steps = Steps(self.model, [lane.slots for lane in lanes])
