@@ -18,7 +18,7 @@ from pipeline.whisper.locate import locate
 from pipeline.whisper.model import Dims, Whisper
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.rules import Rules
-from pipeline.whisper.search import Beam, Greedy, Sampling, Search
+from pipeline.whisper.search import Beam, Draw, Greedy, Lines, Sampling, Search
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Slots
 from pipeline.whisper.steps import REACHES, STRIDE, Shape, Steps
 from pipeline.whisper.tokens import Tokens
@@ -66,6 +66,19 @@ def test_a_step_asks_the_device_nothing(name: str, timestamps: bool) -> None:
             taken.step(shape)
     with pytest.raises((RuntimeError, NotImplementedError)):
         rules.new_history(1, ELSEWHERE).last_is_time.nonzero()  # what such a question would end in
+
+
+@pytest.mark.parametrize(
+    "search", [Greedy(9), Sampling(2, 2, 9, 8, torch.device("cpu")), Beam(2, 0.5, 2, 9, 8, torch.device("cpu"))]
+)
+def test_lines_that_have_ended_stay_as_they_are_until_the_host_looks(search: Search) -> None:
+    search.admit(0, [Draw(0.5, (1, 2))] * 2)
+    lines = Lines(torch.full((4, 9), 3), torch.full((4,), 8), torch.randn(4), torch.ones(4, dtype=torch.bool))
+    choice = search.choose(torch.randn(4, 300), lines, 0)
+    assert choice.done.all()
+    assert (choice.token == 9).all()
+    assert torch.equal(choice.logprob, lines.logprob)
+    assert choice.source is None or choice.source.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("beam", [1, 3])

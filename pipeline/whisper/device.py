@@ -25,10 +25,13 @@ def resolve(options: WhisperOptions) -> tuple[torch.device, str]:
     return device, precision.automatic(device.type) if options.dtype == "auto" else options.dtype
 
 
-def settle_thread(threads: int) -> None:
-    """Prepare the calling thread for work on a CPU: its threads, and no denormal numbers (a softmax has many)."""
-    torch.set_num_threads(threads)  # Ray gives an actor without CPU tokens a single one
-    torch.set_flush_denormal(True)
+def settle_thread(threads: int, device: torch.device) -> None:
+    """Prepare the calling thread: on a CPU its threads, and no denormal numbers (a softmax has many)."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # graphs are recorded on the thread's current device, whatever the tensors are on
+    if device.type == "cpu":
+        torch.set_num_threads(threads)  # Ray gives an actor without CPU tokens a single one
+        torch.set_flush_denormal(True)
 
 
 def describe_device() -> str:

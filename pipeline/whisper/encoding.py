@@ -16,6 +16,8 @@ from pipeline.whisper.device import settle_thread
 from pipeline.whisper.model import Feed, Whisper
 from pipeline.whisper.tokens import Layout
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -32,7 +34,7 @@ class Encoders:
     def __init__(self, model: Whisper, layout: Layout, threads: int) -> None:
         self.model, self.layout = model, layout
         self._pending: list[tuple[Tensor, Future[Encoded]]] = []
-        self._pool = ThreadPoolExecutor(threads, "encoder", settle_thread, (1,)) if threads else None
+        self._pool = ThreadPoolExecutor(threads, "encoder", settle_thread, (1, CPU)) if threads else None
 
     def submit(self, mel: Tensor) -> Future[Encoded]:
         """Take a window, mel [bands, 3000], or less for the cheap look."""

@@ -84,8 +84,7 @@ class WhisperEngine:
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
-        if self.device.type == "cpu":
-            settle_thread(self.threads)
+        settle_thread(self.threads, self.device)
         source = iter(passages)
         lanes = self._lanes()
         steps = Steps(self.model, [lane.slots for lane in lanes])
@@ -93,23 +92,24 @@ class WhisperEngine:
         more = True
         while more or accepted or any(lane.waiting or lane.slots.busy for lane in lanes):
             first, again = lanes
-            # No new passage while many windows wait for another try: each holds its encoded audio.
-            while more and len(first.waiting) < first.slots.free + AHEAD and len(again.waiting) < again.slots.capacity:
+            while more and self._wants(first, again):
                 passage = next(source, _END)
                 if passage is None:
                     break
                 more = passage is not _END
                 if isinstance(passage, Passage):
                     yield from self._next_window(self._reel(passage), first.waiting)
+            timed = None
             try:
-                accepted += self._decode(first, again, steps)
+                self._decode(first, again, steps, accepted)
                 self._weigh(accepted)
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
             except torch.OutOfMemoryError:
                 if self.slots == 1:
                     raise
+            if timed is None:  # not while the error is handled: it holds on to the memory of what it came from
                 windows = [[*lane.slots.jobs, *lane.waiting] for lane in lanes]
-                del lanes, first, again, steps  # and with them their memory
+                del lanes, first, again, steps
                 lanes = self._with_half_the_slots(windows)
                 steps = Steps(self.model, [lane.slots for lane in lanes])
                 continue
@@ -121,10 +121,14 @@ class WhisperEngine:
 
     def screen(self, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
         """Look at each passage without decoding it; see `pipeline.types.Engine`."""
-        if self.device.type == "cpu":
-            settle_thread(1)
+        settle_thread(1, self.device)
         encoding = self.cores if self.device.type == "cpu" else 0
         yield from Screener(self.model, self.tokens, self.device, encoding).screen(passages)
+
+    @staticmethod
+    def _wants(first: Lane, again: Lane) -> bool:
+        """Say whether a new passage may come; not while many windows wait for another try, with their encoded audio."""
+        return len(first.waiting) < first.slots.free + AHEAD and len(again.waiting) < again.slots.capacity
 
     def _lanes(self) -> tuple[Lane, Lane]:
         """Return the lane of first attempts and the one of further ones, which are sampled."""
@@ -179,19 +183,17 @@ class WhisperEngine:
         else:
             yield reel.transcript()
 
-    def _decode(self, first: Lane, again: Lane, steps: Steps) -> list[Window]:
-        """Go on in both lanes; return the windows whose result stands."""
+    def _decode(self, first: Lane, again: Lane, steps: Steps, accepted: list[Window]) -> None:
+        """Go on in both lanes; windows whose result stands join `accepted`."""
         self._encode(first.waiting, first.slots.busy + again.slots.busy)
         self._admit(first)
         self._admit(again)
         steps.take()
-        accepted: list[Window] = []
         for lane in (first, again):
             if steps.count % LOOK == 0 and not self.options.reference:
                 lane.slots.give_up(self._hopeless)
             for window, stands in self._ended(lane.slots):
                 (accepted if stands else again.waiting).append(window)
-        return accepted
 
     def _hopeless(self, tokens: list[int], room: int) -> bool:
         return hopeless(self.tokens.decode(tokens).strip(), len(tokens), room, self.options.compression_ratio_threshold)

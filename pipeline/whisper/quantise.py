@@ -57,16 +57,15 @@ def quantise(model: Whisper) -> Whisper:
     """Give a float32 model int8 weights, in place.
 
     The decoder reads few rows at a time and is bound by reading its weights: int8 throughout. The encoder and the
-    audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX), which is as
-    fast as int8 and closer, and int8 elsewhere.
+    audio's keys and values are bound by arithmetic, where two parts cost twice as much as one: bfloat16 where the CPU
+    multiplies it in tiles (AMX), float32 elsewhere.
     """
-    tiles = torch.cpu._is_amx_tile_supported()
     for name, module in list(model.named_modules()):
         for child_name, child in list(module.named_children()):
             reads_audio = name.startswith("encoder") or child_name == "kv"
-            if isinstance(child, Linear) and not (reads_audio and tiles):
+            if isinstance(child, Linear) and not reads_audio:
                 setattr(module, child_name, Int8Linear(child))
-    if tiles:
+    if torch.cpu._is_amx_tile_supported():
         model.encoder.bfloat16()
         for layer in model.decoder.layers:
             layer.cross.kv.bfloat16()  # type: ignore[union-attr]

@@ -183,12 +183,13 @@ class Beam:
         # The places of the first `width` offers that go on.
         place = torch.arange(sums.shape[1], device=sums.device).expand_as(sums).masked_fill(ends, sums.shape[1])
         place = place.topk(width, largest=False, sorted=True).values
-        full = self._ended[first : first + slots] >= self._wanted
+        over = lines.done.view(slots, width).all(1).repeat_interleave(width)  # a GPU goes on until the host looks
+        full = (self._ended[first : first + slots] >= self._wanted).repeat_interleave(width)
         return Choice(
-            tokens.gather(1, place).flatten(),
-            sums.gather(1, place).flatten(),
-            full.repeat_interleave(width),
-            source.gather(1, place).flatten(),
+            tokens.gather(1, place).flatten().masked_fill(over, self._eot),
+            torch.where(over, lines.logprob, sums.gather(1, place).flatten()),
+            full | over,
+            torch.where(over, torch.arange(len(over), device=over.device), source.gather(1, place).flatten()),
         )
 
     def _set_aside(self, first: int, ends: Tensor, sums: Tensor, source: Tensor, lines: Lines) -> None:

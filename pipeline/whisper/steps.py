@@ -69,6 +69,8 @@ class Steps:
         if graph is None:
             earlier = next((one for one in self._recorded.values() if one), None)
             graph = self._recorded[shape] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=earlier.pool() if earlier else None):
+            pool = earlier.pool() if earlier else None
+            # Other threads of the process may use the device meanwhile.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 self.step(shape)
         graph.replay()
