@@ -6,7 +6,7 @@ measured. Ranges are percentiles of a bootstrap over the recordings that were lo
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -131,9 +131,9 @@ def forecast(listed: Listed, probes: Sequence[Probe], measured: Measured, option
     columns = np.column_stack([seconds, shares, [one.speech_s for one in heard], [one.characters for one in heard]])
     drawn = resampled(columns, options)
     characters = sum(one.characters for one in heard) or 1
-    languages: Counter[str] = Counter()
+    languages: dict[str, float] = defaultdict(float)
     for one in heard:
-        languages[one.language or "none"] += one.seconds  # type: ignore[assignment]
+        languages[one.language or "none"] += one.seconds
     bad = np.array([[1.0, bool(one.trouble)] for one in probes])
     lost = resampled(bad, options)
 
@@ -157,7 +157,10 @@ def forecast(listed: Listed, probes: Sequence[Probe], measured: Measured, option
         scaled(1, measured.wall_s),
         scaled(1, measured.cpu_s),
         scaled(3, measured.output_bytes / characters),
-        {language: seconds_ / max(measured.seconds, 1e-9) for language, seconds_ in languages.most_common()},
+        {
+            language: seconds_ / max(measured.seconds, 1e-9)
+            for language, seconds_ in sorted(languages.items(), key=lambda item: -item[1])
+        },
     )
 
 
