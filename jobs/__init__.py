@@ -15,6 +15,7 @@ import click
 COMMANDS = {
     "transcribe": ("jobs.transcribe", "Transcribe recordings into Parquet tables."),
     "plan": ("jobs.plan", "Say what transcribing would take: hours, wall time, money."),
+    "filter": ("jobs.filter", "Choose recordings by language and speech, by a cheap look."),
     "export": ("jobs.export", "Write transcripts as subtitles, text, JSON or training manifests."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "report": ("jobs.report", "Tell what is in an output, on one page or as Markdown."),

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import click
 
 from pipeline import storage
+from pipeline.books import TRANSCRIPTS
 from pipeline.check import KINDS, Checked, Finding, check
 from pipeline.errors import UserError
-from pipeline.parts import TABLES
 from pipeline.sources import resolve
 from pipeline.types import Recording
 
@@ -33,7 +33,7 @@ def command(out: str, sources: tuple[str, ...]) -> None:
     Nothing is changed. What is found is told in a line each; standard output has one JSON line with all counts. The
     exit code is 1 when something was found.
     """
-    if not any(storage.is_dir(storage.join(out, table)) for table in TABLES):
+    if not any(storage.is_dir(storage.join(out, table)) for table in TRANSCRIPTS.layout.tables):
         raise UserError(f"{out} holds no transcripts", "give the folder that `transcribe --out` was given")
     found: Counter[str] = Counter()
     seen = Checked()

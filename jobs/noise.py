@@ -11,6 +11,7 @@ import pandas as pd
 
 from jobs import transcribe
 from jobs.options import collect
+from jobs.running import JobOptions
 from pipeline import rows, run_files, storage
 from pipeline.errors import UserError
 from pipeline.recordings import Recordings
@@ -32,7 +33,7 @@ def transcribe_again(out: str, recordings: Recordings, ratio_db: float, runner: 
     """
     noised = storage.join(out, "noise", f"{ratio_db:g}dB")
     values = _options(out, noised) | {"add_noise": ratio_db, "runner": runner}
-    transcribe.transcribe(recordings, noised, collect(transcribe.JobOptions, values), values)
+    transcribe.transcribe(recordings, noised, collect(JobOptions, values), values)
     return noised
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -44,12 +44,14 @@ class CommaList(click.ParamType):  # type: ignore[type-arg]  # generic since cli
         return tuple(self.item.convert(part.strip(), param, ctx) for part in str(value).split(",") if part.strip())
 
 
-def settings(kind: type[Any]) -> Callable[[Command], Command]:
+def settings(kind: type[Any], only: Collection[str] | None = None) -> Callable[[Command], Command]:
     """Decorate a command with an option for each field of the dataclass `kind`: `max_gap_s` becomes `--max-gap-s`.
 
-    Raises TypeError where the command has an option of that name already.
+    With `only`, for these fields; `collect` leaves the others at their defaults. Raises TypeError where the command has
+    an option of that name already.
     """
-    made = [_option(field, hint, _key(kind, field.name)) for field, hint in _fields(kind)]
+    chosen = [(field, hint) for field, hint in _fields(kind) if only is None or field.name in only]
+    made = [_option(field, hint, _key(kind, field.name)) for field, hint in chosen]
 
     def decorate(command: Command) -> Command:
         taken = {param.name for param in getattr(command, "__click_params__", [])}
@@ -64,7 +66,8 @@ def settings(kind: type[Any]) -> Callable[[Command], Command]:
 
 def collect(kind: type[Options], values: Mapping[str, Any]) -> Options:
     """Return the instance of `kind` that the values of a command's options say."""
-    return kind(**{field.name: values[_key(kind, field.name)] for field, _ in _fields(kind)})
+    given = {field.name: _key(kind, field.name) for field, _ in _fields(kind)}
+    return kind(**{name: values[key] for name, key in given.items() if key in values})
 
 
 def row_values(options: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import collect, settings, stores
-from jobs.transcribe import as_asked, gpus_here, plan_of, resolved, tell_listing
+from jobs.running import gpus_here, resolved, tell_listing
+from jobs.transcribe import as_asked, plan_of
 from pipeline import engines
 from pipeline.decode import DecodeOptions
 from pipeline.errors import UserError

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import commits, parts, run_files, storage
+from pipeline import commits, run_files, storage
+from pipeline.books import TRANSCRIPTS
 from pipeline.types import Recording
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
@@ -80,7 +81,7 @@ def check(out: str, sources: Iterable[Recording] = ()) -> Iterator[Finding | Che
 def _files(out: str) -> Iterator[Finding]:
     """Yield what lies in the folders that should not."""
     found = {}
-    for table in parts.TABLES:
+    for table in TRANSCRIPTS.layout.tables:
         listed = [name for name in storage.names(storage.join(out, table)) if not name.startswith((".", "_"))]
         found[table] = {name for name in listed if name.startswith("part-") and name.endswith(".parquet")}
         for name in sorted(set(listed) - found[table]):

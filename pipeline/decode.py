@@ -49,10 +49,11 @@ SEEK_S = 30  # what lies further in is sought, since that costs a look at the he
 RUN_UP_S = 1  # decoded before a stretch that is sought: codecs take some frames to be themselves again
 MEMORY = 4 << 30  # bytes of address space for ffmpeg, which takes a tenth of it; long files' indexes take more
 FILES = 64  # open ones
-_PROTOCOLS = {"pipe": "pipe", "file": "file", "subf": "subfile,file"}
+_PROTOCOLS = {"pipe": "pipe", "file": "file", "subf": "subfile,file", "http": "http,tcp"}
 _HEAD = 65_536  # bytes looked at before a stream is given to ffmpeg
 _TAG = 16 << 20  # bytes of a tag that are read ahead
 _CHUNK = 262_144  # bytes read from a store at a time
+_RECEIVED = 65_536  # bytes that wait for ffmpeg in its socket: what it never reads is read from the store in vain
 _BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}  # what an MP4 or MOV file can begin with
 
 
@@ -118,25 +119,32 @@ class Decoder:
         suffix: str = "",
         stretch: tuple[int, int | None] = (0, None),
         window: tuple[int, int] | None = None,
+        glimpse: tuple[float, float] | None = None,
+        url: str | None = None,
     ) -> None:
-        """`opener` starts reading the file anew; with `path` ffmpeg reads it there itself.
+        """`opener` starts reading the file anew; with `path` ffmpeg reads it there itself, with `url` from there.
 
-        With `window` it is a piece of what stands there: its first byte, and how many there are.
+        With `window` it is a piece of what stands there: its first byte, and how many there are. With `url` it is read
+        from there.
 
         `suffix` is the ending of the name: some formats (raw telephone codecs) are known by nothing else. Only the
-        `stretch` is decoded: from its first sample to before its last one, or to the end.
+        `stretch` is decoded: from its first sample to before its last one, or to the end. A `glimpse` is a stretch by
+        seconds of the file (start and length) for which about there is good enough: what lies before is not read where
+        the container tells where that is, and nothing is missing behind it. It needs something that ffmpeg can seek in.
         """
         self.media = Media(selection=selection.name)
         self._opener = opener
-        self._url = path and f"file:{path}"
+        self._url = url or (path and f"file:{path}")
         if window:
             self._url = f"subfile,,start,{window[0]},end,{sum(window)},,:file:{path}"
+        self._glimpse = glimpse
         self._options = options
         self._selection = selection
         self._suffix = suffix
         self._start, self._end = stretch
         self._samples = 0
         self._counted_s: float | None = None  # by the file's header, which is believed before ffmpeg's length of it
+        self.promised_s: float | None = None  # length by a count or an index; None where it is a guess
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield int16 [samples] of mono 16 kHz: each `block_s` long, the last one what is left.
@@ -145,6 +153,10 @@ class Decoder:
         (`not_audio`, `no_audio_stream`, `empty`, `decode_failed`, `stuck`) or gave less than the container promises
         (`audio_missing`) or does not end (`too_long`), OpenError if the store did.
         """
+        if self._glimpse is not None:
+            assert self._url is not None
+            yield from self._decode(self._url, None)
+            return
         with closing(self._opener()) as stream:
             head = _read_head(stream)
             if not head:
@@ -186,8 +198,8 @@ class Decoder:
         log = FfmpegLog(url)
         size = max(1, round(self._options.block_s * SAMPLE_RATE)) * 2
         pending = bytearray()
-        sought = feeder is None and self._seekable(url)
-        command = _command(url, self._selection, (self._start, self._end) if sought else None)
+        sought = self._glimpse is not None or (feeder is None and self._seekable(url))
+        command = _command(url, self._selection, (self._start, self._end) if sought else None, self._glimpse)
         with _running(command, feeder) as process:
             chunks = _output(process, log, _Watch(self._options.stall_s, feeder))
             for chunk in chunks if sought else self._counted(chunks):
@@ -241,6 +253,7 @@ class Decoder:
 
     def _tell(self, log: FfmpegLog) -> None:
         self.media = replace(log.media, selection=self._selection.name)
+        self.promised_s = self._counted_s or log.promised_s
 
     def _judge(self, code: int, log: FfmpegLog) -> None:
         """Raise what the end of ffmpeg means; an exit code of 0 with audio means nothing."""
@@ -258,12 +271,13 @@ class Decoder:
         if not self._samples:
             nothing = f"it ends before {self._start / SAMPLE_RATE:g} s" if self._start else "no audio came out"
             raise DecodeError("empty", log.words or nothing)
-        self._account(log)
+        if self._glimpse is None:
+            self._account(log)
 
     def _account(self, log: FfmpegLog) -> None:
         """Raise if much of what the container promises did not come: decoders pass over what they cannot read."""
         came_s = self._samples / SAMPLE_RATE
-        end_s = self._counted_s or log.promised_s or 0.0  # where nothing is promised, nothing is missing
+        end_s = self.promised_s or 0.0  # where nothing is promised, nothing is missing
         if end_s and self._end is not None:
             end_s = min(end_s, self._end / SAMPLE_RATE)
         promised_s = end_s - self._start / SAMPLE_RATE
@@ -273,12 +287,25 @@ class Decoder:
             raise DecodeError("audio_missing", f"{missing_s:.2f} s of {promised_s:.2f} s could not be decoded{cause}")
 
 
-def _command(url: str, selection: Selection, sought: tuple[int, int | None] | None = None) -> list[str]:
-    """Return the command that decodes the file from its start, or from the first sample of `sought` to the last."""
-    window = {}
-    if sought:
+def _command(
+    url: str,
+    selection: Selection,
+    sought: tuple[int, int | None] | None = None,
+    glimpse: tuple[float, float] | None = None,
+) -> list[str]:
+    """Return the command that decodes the file from its start, or `sought`: from its first sample to its last.
+
+    A `glimpse`, in seconds, needs not be exact.
+    """
+    window: dict[str, str | int] = {}
+    if glimpse:
+        window = {"ss": f"{glimpse[0]:.3f}", "t": f"{glimpse[1]:.3f}"}
+        sought = None
+    elif sought:
         begin_s, end = sought[0] / SAMPLE_RATE - RUN_UP_S, sought[1]
-        window = {"ss": f"{begin_s:.6f}"} | ({} if end is None else {"t": f"{end / SAMPLE_RATE - begin_s:.6f}"})
+        window = {"ss": f"{begin_s:.6f}", **({} if end is None else {"t": f"{end / SAMPLE_RATE - begin_s:.6f}"})}
+    if url.startswith("http:"):
+        window["recv_buffer_size"] = _RECEIVED
     source = ffmpeg.input(
         "",
         protocol_whitelist=_PROTOCOLS[url[:4]],
@@ -308,7 +335,7 @@ def _running(command: list[str], feeder: _Feeder | None) -> Iterator[subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        env={**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"},
+        env={**os.environ, "AV_LOG_FORCE_NOCOLOR": "1", "no_proxy": "*"},  # it opens nothing beyond this machine
         process_group=0,  # Ctrl-C ends the job in its own way, not the audio in the middle
     )
     assert process.stdout

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.types import SAMPLE_RATE, Attempt, Engine, Passage, Segment, Transcript
+from pipeline.types import SAMPLE_RATE, Attempt, Engine, Look, Passage, Segment, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 FAKE = "fake"
@@ -51,6 +51,14 @@ class FakeEngine:
                 for span in passage.spans
             )
             yield Transcript(passage.recording_id, passage.index, passage.span, passage.spans, segments, language, 1.0)
+
+    def screen(self, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
+        """See `pipeline.types.Engine`."""
+        for passage in passages:
+            if passage is not None:
+                languages = ((passage.language or "en", 1.0),)
+                speech = sum(map(len, passage.spans))
+                yield Look(passage.recording_id, passage.index, passage.span, speech, 0.0, languages)
 
 
 def load_engine(options: WhisperOptions) -> Engine:

@@ -26,18 +26,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import commits, parts, rows, run_files, score, storage
+from pipeline import commits, parts, run_files, storage
+from pipeline.books import TRANSCRIPTS, Book, Stamp
 from pipeline.deaths import Deaths
 from pipeline.errors import UserError
 from pipeline.lease import Lease
 from pipeline.recordings import Index, Recordings
 from pipeline.run_files import config_hash
-from pipeline.types import SAMPLE_RATE, Failure, Finished, Outcome, Recording, Transcript, setting
+from pipeline.types import SAMPLE_RATE, Failure, Look, Outcome, Recording, Transcript, setting
 
 __all__ = ["Ledger", "LedgerOptions", "config_hash"]
 
 
 _log = logging.getLogger(__name__)
+
+Answer = Transcript | Look  # of the engine, to a passage
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,10 @@ class Ledger:
         names: Sequence[str],
         options: LedgerOptions,
         lease: Lease,
+        book: Book,
     ) -> None:
         """Take what `open` has found: `done` has a row a recording, with the index of its part in `names`."""
+        self._book = book
         self._out, self._run, self._names, self._options, self._lease = out, run, names, options, lease
         self._done: pa.Table | None = done  # until it is known what is to do
         self._rows = len(done)
@@ -72,7 +77,7 @@ class Ledger:
         self._retry_failed: bool = run["retry_failed"]
         self._set_todo(Recordings.of([]), np.empty(0, np.int32), np.empty(0))
         self._half: dict[str, _Half] = defaultdict(_Half)
-        self._counts: Counter[str] = Counter(ok=0, partial=0, failed=0, segments=0, flagged_segments=0)
+        self._counts: Counter[str] = Counter(dict.fromkeys(("ok", "partial", "failed", *book.counted), 0))
         self._failures: Counter[str] = Counter()
         self._audio = self._speech = 0  # samples
         self._batches = 0
@@ -88,6 +93,7 @@ class Ledger:
         config: Mapping[str, Any],
         *,
         model: str,
+        book: Book = TRANSCRIPTS,
         retry_failed: bool = False,
         take_over: bool = False,
         run: Mapping[str, Any] | None = None,
@@ -103,10 +109,10 @@ class Ledger:
         lease = Lease.take(out, run_id, over=take_over)
         try:
             commits.recover(out)
-            names = parts.names(out)
-            done, hashes = parts.scan(out, names)
+            names = parts.names(out, book.layout)
+            done, hashes = parts.scan(out, book.layout, names)
             for other in sorted(hashes - {config_hash(config)}):
-                raise _other_config(out, other, config)
+                raise _other_config(out, book.what, other, config)
         except BaseException:
             lease.release()
             raise
@@ -121,7 +127,7 @@ class Ledger:
             "run": dict(run or {}),
             "versions": run_files.versions(),
         }
-        return cls(out, record, done, names, options, lease)
+        return cls(out, record, done, names, options, lease, book)
 
     @property
     def done(self) -> int:
@@ -152,7 +158,7 @@ class Ledger:
         if self._retry_failed:
             failed = pc.or_kleene(pc.equal(old["status"], "failed"), old["retryable"])
             left |= pc.fill_null(failed, False).to_numpy()
-        heard_s = np.where(same, pc.fill_null(old["duration_s"], 0.0).to_numpy(), 0.0)
+        heard_s = np.where(same, pc.fill_null(old["heard_s"], 0.0).to_numpy(), 0.0)
         self._set_todo(unique.where(left), pc.fill_null(old["part"], -1).to_numpy()[left], heard_s[left])
         self.deaths.start_anew(lambda id_: self._is_open(id_) and self._old(id_) is None)
         if self._left:
@@ -163,9 +169,10 @@ class Ledger:
         """Keep `values` for the file of the run."""
         self._run |= values
 
-    def receive(self, items: Iterable[Transcript | Outcome]) -> list[Finished]:
+    def receive(self, items: Iterable[Answer | Outcome]) -> list[Any]:
         """Take material in any order; return the recordings that it completes, and commit when it is time.
 
+        They are what the book makes of them: `Finished` or `Survey`.
         What came before is ignored when it comes again, as is all material of recordings that are not to do.
         """
         finished = []
@@ -175,7 +182,7 @@ class Ledger:
                 continue
             half = self._half[id_]
             half.take(item)
-            whole = half.whole()
+            whole = half.whole(self._book)
             if whole is not None:
                 self._complete(whole)
                 finished.append(whole)
@@ -189,12 +196,20 @@ class Ledger:
         """
         return self._todo.where(self._open)
 
-    def quarantine(self, recording: Recording, failure: Failure) -> Finished:
+    def quarantine(self, recording: Recording, failure: Failure) -> Any:
         """Write a recording of `todo` off: its row says `failure`. What is half received of it is dropped."""
-        finished = score.finish([], Outcome(recording, passages=0, duration=0, speech=0, failure=failure))
+        finished = self._book.whole([], Outcome(recording, passages=0, duration=0, speech=0, failure=failure))
         self._complete(finished)
         self._flush_if_due()
         return finished
+
+    def take(self, finished: Any) -> bool:
+        """Take a recording that is complete already, if it is to do; return whether it was."""
+        if not self._is_open(finished.outcome.recording.id):
+            return False
+        self._complete(finished)
+        self._flush_if_due()
+        return True
 
     def flush(self) -> None:
         """Commit what is complete. Interrupted, it may be done again: the same rows go to the same places."""
@@ -249,7 +264,7 @@ class Ledger:
             return None
         return _Old(self._names[self._old_part[place]], float(self._old_s[place]))
 
-    def _complete(self, finished: Finished) -> None:
+    def _complete(self, finished: Any) -> None:
         """Put a recording in the batch, then strike it off: interrupted in between it is written all the same."""
         id_ = finished.outcome.recording.id
         place = self._index.get(id_)
@@ -258,8 +273,7 @@ class Ledger:
         heard_s = finished.outcome.duration / SAMPLE_RATE
         if not (old and finished.outcome.failure and heard_s < old.duration_s):  # a failed retry takes no text away
             self._batch.finished.append(finished)
-            self._batch.segments += len(finished.segments)
-            self._batch.words += sum(len(segment.words) for _, segment in finished.segments)
+            self._batch.sizes.update(self._book.sizes(finished))
         self._count(finished)
         self._half.pop(id_, None)
         self._open[place] = False
@@ -269,8 +283,8 @@ class Ledger:
         options, batch, now = self._options, self._batch, time.monotonic()
         full = (
             len(batch.finished) >= options.flush_recordings
-            or batch.segments >= options.flush_segments
-            or batch.words >= options.flush_words
+            or batch.sizes["segments"] >= options.flush_segments
+            or batch.sizes["words"] >= options.flush_words
         )
         wait = max(options.flush_s, options.flush_share * (now - self._begun), self._flush_took / options.flush_load)
         if full or now - self._flushed >= wait:
@@ -282,38 +296,24 @@ class Ledger:
 
     def _files(self, batch: _Batch) -> Iterator[tuple[str, bytes]]:
         """Yield the part files of a commit: one new part, and each old part that holds a recording done again."""
-        by_part: dict[str, list[Finished]] = defaultdict(list)
+        by_part: dict[str, list[Any]] = defaultdict(list)
         for item in batch.finished:
             old = self._old(item.outcome.recording.id)
             by_part[old.part if old else batch.part].append(item)
         for part, finished in sorted(by_part.items()):
             ids = [item.outcome.recording.id for item in finished]
-            for table, new in self._tables(part, finished):
+            stamp = Stamp(part, self._run["model"], self._run["config_hash"], self.run_id)
+            for table, new in self._book.tables(finished, stamp):
                 old = None if part == batch.part else parts.read(self._out, table, part)
                 if old is not None:
                     new = parts.replaced(old, new, ids)
-                if new.num_rows or old is not None or table != "words":
+                if new.num_rows or old is not None or table not in self._book.layout.optional:
                     yield f"{table}/{part}", parts.encode(new)
 
-    def _tables(self, part: str, finished: list[Finished]) -> Iterator[tuple[str, pa.Table]]:
-        yield "segments", rows.segment_rows(finished)
-        yield "words", rows.word_rows(finished)
-        yield (
-            "recordings",
-            rows.recording_rows(
-                finished,
-                part=part,
-                model=self._run["model"],
-                config_hash=self._run["config_hash"],
-                run_id=self.run_id,
-            ),
-        )
-
-    def _count(self, finished: Finished) -> None:
-        outcome = finished.outcome
+    def _count(self, finished: Any) -> None:
+        outcome: Outcome = finished.outcome
         self._counts[outcome.status] += 1
-        self._counts["segments"] += len(finished.segments)
-        self._counts["flagged_segments"] += sum(bool(segment.flags) for _, segment in finished.segments)
+        self._counts.update(self._book.counts(finished))
         self._audio += outcome.duration
         self._speech += outcome.speech
         if outcome.failure is not None:
@@ -339,29 +339,20 @@ class Ledger:
 class _Half:
     """What has come of a recording."""
 
-    transcripts: dict[int, Transcript] = field(default_factory=dict)
+    answers: dict[int, Answer] = field(default_factory=dict)
     outcome: Outcome | None = None
 
-    def take(self, item: Transcript | Outcome) -> None:
+    def take(self, item: Answer | Outcome) -> None:
         if isinstance(item, Outcome):
             self.outcome = item
         else:
-            self.transcripts[item.passage] = item
+            self.answers[item.passage] = item
 
-    def whole(self) -> Finished | None:
-        """Return the recording when passages and speechless stretches cover it from end to end, without overlap.
-
-        The count alone would not do: after a lost worker the passages of two attempts may stand here, and these
-        differ where the store broke off at another place. Then the rest of the later attempt makes it whole.
-        """
-        if self.outcome is None or not all(index in self.transcripts for index in range(self.outcome.passages)):
+    def whole(self, book: Book) -> Any:
+        """Return the recording when its passages are all there, and the book says that they are what it consists of."""
+        if self.outcome is None or not all(index in self.answers for index in range(self.outcome.passages)):
             return None
-        transcripts = [self.transcripts[index] for index in range(self.outcome.passages)]
-        spans = sorted([*(t.span for t in transcripts), *self.outcome.speechless], key=lambda span: span.start)
-        edges = [0, *(edge for span in spans for edge in (span.start, span.end)), self.outcome.duration]
-        if any(edges[i] != edges[i + 1] for i in range(0, len(edges), 2)):
-            return None
-        return score.finish(transcripts, self.outcome)
+        return book.whole([self.answers[index] for index in range(self.outcome.passages)], self.outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,18 +368,17 @@ class _Batch:
     """What is complete and not yet committed, and the name of its new part."""
 
     part: str
-    finished: list[Finished] = field(default_factory=list)
-    segments: int = 0
-    words: int = 0
+    finished: list[Any] = field(default_factory=list)
+    sizes: Counter[str] = field(default_factory=Counter)
 
 
-def _other_config(out: str, hash_: str, config: Mapping[str, Any]) -> UserError:
+def _other_config(out: str, held: str, hash_: str, config: Mapping[str, Any]) -> UserError:
     old = run_files.find_config(out, hash_)
     if old is None:
         what = f"{hash_}, whose options are lost (no file in {storage.join(out, run_files.RUNS)} spells them out)"
-        return UserError(f"{out} holds transcripts of another configuration, {what}", "choose another --out")
+        return UserError(f"{out} holds {held} of another configuration, {what}", "choose another --out")
     what = "; ".join(run_files.differences(old, config))
     return UserError(
-        f"{out} holds transcripts of another configuration: {what}",
+        f"{out} holds {held} of another configuration: {what}",
         "choose another --out, or give the old options to go on with it",
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.types import SAMPLE_RATE, Finished
+from pipeline.types import SAMPLE_RATE, Finished, Survey
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ LEFT = Metric("bulkscribe_recordings_left", False, "Recordings of this run that 
 BUSY = Metric("bulkscribe_busy_seconds", True, "Seconds in which a worker was at work, by stage.", ("stage",))
 SHARE = Metric("bulkscribe_busy_share", False, "Share of its last seconds that a model actor had work in, 0 to 1.")
 DEPTH = Metric("bulkscribe_queue_depth", False, "Passages that a model actor has taken and not answered yet.")
-QUEUED = frozenset({"transcribe"})  # stages whose workers live long and have a queue
+QUEUED = frozenset({"transcribe", "screen"})  # stages whose workers live long and have a queue
 METRICS = (RECORDINGS, AUDIO, SEGMENTS, FAILURES, LEFT, BUSY, SHARE, DEPTH)
 
 
@@ -48,14 +48,15 @@ class Sample:
     tags: tuple[str, ...] = ()  # values, in the order of the metric's tags
 
 
-def samples(finished: Iterable[Finished], left: int) -> Iterator[Sample]:
+def samples(finished: Iterable[Finished | Survey], left: int) -> Iterator[Sample]:
     """Yield what recordings that are complete by now change."""
     sums: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
     for item in finished:
         outcome = item.outcome
         sums[RECORDINGS, (outcome.status,)] += 1
         sums[AUDIO, ()] += outcome.duration  # samples, which add up exactly
-        sums[SEGMENTS, ()] += len(item.segments)
+        if isinstance(item, Finished):
+            sums[SEGMENTS, ()] += len(item.segments)
         if outcome.failure is not None:
             sums[FAILURES, (outcome.failure.stage, outcome.failure.kind)] += 1
     for (metric, tags), value in sums.items():

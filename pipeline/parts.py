@@ -14,49 +14,54 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.books import Layout
 from pipeline.errors import UserError
-from schemas.recordings import RECORDINGS
 
-TABLES = ("segments", "words", "recordings")
 FORMAT = {b"bulkscribe.format": b"1"}  # in the metadata of each part's schema
-_SCANNED = ["recording_id", "version", "status", "retryable", "duration_s"]
+_SCANNED = pa.schema(
+    [("recording_id", pa.string()), ("version", pa.string()), ("status", pa.string()), ("retryable", pa.bool_())]
+)
 
 
-def names(out: str) -> list[str]:
+def names(out: str, layout: Layout) -> list[str]:
     """Return the names of the parts in `out`. UserError where something else lies there, or a part is not whole."""
     found = {}
-    for table in TABLES:
+    for table in layout.tables:
         folder = storage.join(out, table)
         listed = [name for name in storage.names(folder) if not name.startswith((".", "_"))]
         strange = [name for name in listed if not (name.startswith("part-") and name.endswith(".parquet"))]
         if strange:
             raise UserError(f"{folder} holds files that are not bulkscribe's: {strange[0]}", "choose another --out")
         found[table] = set(listed)
-    torn = (found["recordings"] ^ found["segments"]) | (found["words"] - found["recordings"])
+    ledger = found[layout.ledger]
+    torn = {name for table in layout.beside for name in ledger ^ found[table]}
+    torn |= {name for table in layout.optional for name in found[table] - ledger}
     if torn:
         raise UserError(
             f"{out} is damaged: {min(torn)} is not in each of its tables",
             "put the missing file back, or delete this part from all tables: its recordings are then done again",
         )
-    return sorted(found["recordings"])
+    return sorted(ledger)
 
 
-def scan(out: str, parts: Sequence[str]) -> tuple[pa.Table, set[str]]:
+def scan(out: str, layout: Layout, parts: Sequence[str]) -> tuple[pa.Table, set[str]]:
     """Return what is done, and the hashes of the configurations that it was done with.
 
-    The table has the columns of `_SCANNED` and `part`, an index into `parts`. About 120 bytes a row.
+    The table has the columns of `_SCANNED`, `heard_s` and `part`, an index into `parts`. About 120 bytes a row.
     """
-    schema = pa.schema([*(RECORDINGS.field(name) for name in _SCANNED), pa.field("part", pa.int32())])
+    schema = _SCANNED.append(pa.field("heard_s", pa.float64())).append(pa.field("part", pa.int32()))
+    wanted = [*_SCANNED.names, layout.heard]
     tables, hashes = [schema.empty_table()], set()
     for index, part in enumerate(parts):
-        uri = storage.join(out, "recordings", part)
+        uri = storage.join(out, layout.ledger, part)
         file = pq.ParquetFile(io.BytesIO(storage.read_bytes(uri)))
         if not FORMAT.items() <= (file.schema_arrow.metadata or {}).items():
             raise UserError(f"{uri} was not written by this version of bulkscribe", "choose another --out")
-        table = file.read(columns=[*_SCANNED, "config_hash"])
+        table = file.read(columns=[*wanted, "config_hash"])
         hashes.update(pc.unique(table["config_hash"]).to_pylist())
         part_of = pa.repeat(pa.scalar(index, pa.int32()), table.num_rows)
-        tables.append(table.select(_SCANNED).append_column("part", part_of).cast(schema))
+        found = table.select(wanted).append_column("part", part_of)
+        tables.append(found.rename_columns(schema.names).cast(schema))
     return pa.concat_tables(tables).combine_chunks(), hashes
 
 

@@ -17,6 +17,7 @@ from pipeline.types import (
     Attempt,
     Failure,
     Finished,
+    Look,
     Media,
     Outcome,
     Passage,
@@ -65,6 +66,7 @@ _OUTCOME = pa.struct(
         ("media", pa.struct(_MEDIA)),
         ("failure", pa.struct(_FAILURE)),
         ("snr_db", pa.float64()),
+        ("sound", pa.int64()),
     ]
 )
 _ATTEMPT = [("temperature", pa.float64()), ("avg_logprob", pa.float64()), ("compression_ratio", pa.float64())]
@@ -89,7 +91,7 @@ _SEGMENT = [
 ]
 
 RECORDING_HOP = pa.schema(_RECORDING)
-# A row with `outcome` is the closing row of its recording; the others are passages, or their transcripts.
+# A row with `outcome` is the closing row of its recording; the others are passages, or what the engine answers.
 PASSAGE_HOP = pa.schema(
     [
         ("recording_id", pa.string()),
@@ -111,6 +113,17 @@ TRANSCRIPT_HOP = pa.schema(
         ("segments", pa.list_(pa.struct(_SEGMENT))),
         ("language", pa.string()),
         ("language_probability", pa.float64()),
+        ("outcome", _OUTCOME),
+    ]
+)
+LOOK_HOP = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("passage", pa.int32()),
+        ("span", _SPAN),
+        ("speech", pa.int64()),
+        ("no_speech_prob", pa.float64()),
+        ("languages", pa.list_(pa.struct([("language", pa.string()), ("probability", pa.float64())]))),
         ("outcome", _OUTCOME),
     ]
 )
@@ -154,6 +167,27 @@ def read_passages(table: pa.Table) -> Iterator[Passage | Outcome]:
 def transcripts_table(items: Iterable[Transcript | Outcome]) -> pa.Table:
     """Transcripts and closing words -> table of `TRANSCRIPT_HOP`."""
     return pa.Table.from_pylist([_transcript_row(item) for item in items], schema=TRANSCRIPT_HOP)
+
+
+def looks_table(items: Iterable[Look | Outcome]) -> pa.Table:
+    """Looks and closing words -> table of `LOOK_HOP`."""
+    return pa.Table.from_pylist([_look_row(item) for item in items], schema=LOOK_HOP)
+
+
+def read_answers(table: pa.Table) -> Iterator[Transcript | Look | Outcome]:
+    """Table of `TRANSCRIPT_HOP` or `LOOK_HOP` -> what it holds."""
+    return read_looks(table) if table.schema.names == LOOK_HOP.names else read_transcripts(table)
+
+
+def read_looks(table: pa.Table) -> Iterator[Look | Outcome]:
+    """Table of `LOOK_HOP` -> looks and closing words."""
+    for row in table.to_pylist():
+        outcome = row.pop("outcome")
+        if outcome is not None:
+            yield _outcome(outcome)
+        else:
+            languages = tuple((one["language"], one["probability"]) for one in row["languages"])
+            yield Look(**row | {"span": Span(**row["span"]), "languages": languages})
 
 
 def read_transcripts(table: pa.Table) -> Iterator[Transcript | Outcome]:
@@ -270,7 +304,7 @@ def _times(item: Span | Segment | Word, recording: Recording) -> dict[str, float
 
 _NAMES = {
     kind: tuple(field.name for field in fields(kind))
-    for kind in (Attempt, Failure, Media, Outcome, Recording, Segment, Span, Transcript, Word)
+    for kind in (Attempt, Failure, Look, Media, Outcome, Recording, Segment, Span, Transcript, Word)
 }
 
 
@@ -301,6 +335,13 @@ def _transcript_row(item: Transcript | Outcome) -> dict[str, Any]:
         "speech": [_row(span) for span in item.speech],
         "segments": [_segment_row(segment) for segment in item.segments],
     }
+
+
+def _look_row(item: Look | Outcome) -> dict[str, Any]:
+    if isinstance(item, Outcome):
+        return _closing_row(item)
+    languages = [{"language": code, "probability": probability} for code, probability in item.languages]
+    return _row(item) | {"span": _row(item.span), "languages": languages}
 
 
 def _segment_row(segment: Segment) -> dict[str, Any]:
@@ -334,6 +375,7 @@ def _outcome(row: dict[str, Any]) -> Outcome:
         media=Media(**row["media"]),
         failure=Failure(**row["failure"]) if row["failure"] else None,
         snr_db=row["snr_db"],
+        sound=row["sound"],
     )
 
 

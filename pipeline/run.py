@@ -33,7 +33,7 @@ from pipeline.ledger import Ledger
 from pipeline.processes import started
 from pipeline.recordings import Recordings
 from pipeline.stages import Plan, Stage, Transform, in_process
-from pipeline.types import Failure, Finished, Outcome, Recording, Transcript, setting
+from pipeline.types import Failure, Outcome, Recording, setting
 
 if TYPE_CHECKING:
     import ray.data
@@ -96,7 +96,7 @@ class RayOptions:
 
 def complete(
     plan: Plan, ledger: Ledger, recordings: Sequence[Recording], runner: Runner
-) -> Generator[tuple[list[Finished], int], None, None]:
+) -> Generator[tuple[list[Any], int], None, None]:
     """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes.
 
     What a round has lost is run again as long as rounds finish anything: where machines come and go there may be many.
@@ -109,8 +109,8 @@ def complete(
         _tell_round(number, recordings)
         with closing(runner(plan, recordings)) as tables:
             for table in tables:
-                items = list(rows.read_transcripts(table))
-                yield ledger.receive(items), sum(len(item.span) for item in items if isinstance(item, Transcript))
+                items = list(rows.read_answers(table))
+                yield ledger.receive(items), sum(len(item.span) for item in items if not isinstance(item, Outcome))
         before, recordings = len(recordings), ledger.missing()
         fruitless = 0 if len(recordings) < before else fruitless + 1
     for recording in recordings:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,10 +31,11 @@ from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
 from pipeline.storage import StoreOptions
-from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Transcript
+from pipeline.types import SAMPLE_RATE, Engine, Look, Outcome, Passage, Recording, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 Transform = Callable[[Iterable[pa.Table]], Iterator[pa.Table]]
+Listening = Generator[Passage, None, Outcome]
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class CutOptions:
 
 def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> Stage:
     """Recordings -> passages and closing rows. One CPU: ffmpeg and speech detection work in turn."""
-    here = partial(_cut_here, options, storage.configured())
-    return Stage("cut", partial(partial, cut_tables, here), cpus=1, labels=labels or {})
+    one = partial(settled, partial(cut, options=options), storage.configured())
+    return Stage("cut", partial(partial, cut_tables, one), cpus=1, labels=labels or {})
 
 
 def transcribe_stage(
@@ -92,19 +94,24 @@ def mark_stage(options: ScoreOptions) -> Stage:
 
 def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome]:
     """Yield the recording's passages, then its Outcome. A recording that cannot be read has only that."""
-    outcome = yield from _listen(recording, options, Selection())
+    yield from best_selection(partial(_listen, recording, options))
+
+
+def best_selection(listen: Callable[[Selection], Listening]) -> Iterator[Passage | Outcome]:
+    """Yield the passages and the Outcome of the mix, or of the channel or track that holds speech when it has none."""
+    outcome = yield from listen(Selection())
     if outcome.failure is None and not outcome.speech:
         # The mix is silent: its channels may cancel, or another track holds the speech.
-        others = {other: _exhaust(_listen(recording, options, other)) for other in alternatives(outcome.media)}
+        others = {other: _exhaust(listen(other)) for other in alternatives(outcome.media)}
         best = max(others, key=lambda other: others[other].speech, default=None)
         if best is not None and others[best].speech:
-            outcome = yield from _listen(recording, options, best)
+            outcome = yield from listen(best)
     yield outcome
 
 
-def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Generator[Passage, None, Outcome]:
+def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Listening:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
-    decoder, meter = _decoder(recording, options, selection), Meter()
+    decoder, meter = decoder_of(recording, options.decode, selection), Meter()
     blocks = decoder.blocks()
     if options.noise.add_noise is not None and (power := _power(recording, options, selection)):
         blocks = noisy(blocks, power, options.noise.add_noise, recording.id)
@@ -121,16 +128,26 @@ def _listen(recording: Recording, options: CutOptions, selection: Selection) -> 
     return Outcome(recording, passages, duration, speech, cutter.speechless, media, failure, meter.snr_db)
 
 
-def _decoder(recording: Recording, options: CutOptions, selection: Selection) -> Decoder:
+def decoder_of(
+    recording: Recording,
+    options: DecodeOptions,
+    selection: Selection,
+    *,
+    glimpse: tuple[float, float] | None = None,
+    url: str | None = None,
+) -> Decoder:
+    """Return what decodes the recording, or a glimpse of its file; ffmpeg reads from `url` if there is one."""
     path, window = pieces.local_window(recording.location, recording.inside) or (None, None)
     return Decoder(
         partial(pieces.open_piece, recording.location, recording.version, recording.inside),
         path,
-        options.decode,
+        options,
         selection,
         suffix=storage.suffix(recording.uri),
         stretch=(recording.start, recording.end),
         window=window,
+        glimpse=glimpse,
+        url=url,
     )
 
 
@@ -138,11 +155,11 @@ def _power(recording: Recording, options: CutOptions, selection: Selection) -> f
     """Return the power of a recording's speech: it is read to its end, or to where that fails."""
     meter = Meter()
     with suppress(DataError):  # the second reading meets it again, and tells
-        deque(meter.listen(detect(_decoder(recording, options, selection).blocks(), options.speech)), maxlen=0)
+        deque(meter.listen(detect(decoder_of(recording, options.decode, selection).blocks(), options.speech)), maxlen=0)
     return meter.power
 
 
-def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
+def _exhaust(listening: Listening) -> Outcome:
     while True:
         try:
             next(listening)
@@ -151,10 +168,13 @@ def _exhaust(listening: Generator[Passage, None, Outcome]) -> Outcome:
             return outcome
 
 
-def _cut_here(options: CutOptions, stores: StoreOptions, recording: Recording) -> Iterator[Passage | Outcome]:
+def settled(
+    work: Callable[[Recording], Iterator[Passage | Outcome]], stores: StoreOptions, recording: Recording
+) -> Iterator[Passage | Outcome]:
+    """Do `work` on a recording, wherever this worker is."""
     storage.configure(stores)  # of this worker
     logs.subject(recording_id=recording.id, uri=recording.uri)
-    yield from cut(recording, options)
+    yield from work(recording)
     logs.subject()
 
 
@@ -162,7 +182,7 @@ PACK_SAMPLES = 60 * SAMPLE_RATE  # of audio in a table: passages of short record
 
 
 def cut_tables(
-    cut_one: Callable[[Recording], Iterator[Passage | Outcome]], tables: Iterable[pa.Table]
+    cut_one: Callable[[Recording], Iterator[Passage | Outcome]], tables: Iterable[pa.Table], name: str = "cut"
 ) -> Iterator[pa.Table]:
     """Cut recording after recording with `cut_one`; yield tables of about PACK_SAMPLES of audio.
 
@@ -170,7 +190,7 @@ def cut_tables(
     """
     pack: list[Passage | Outcome] = []
     for recording in _spared(tables):
-        for item in metrics.timed("cut", cut_one(recording)):
+        for item in metrics.timed(name, cut_one(recording)):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
                 yield rows.passages_table(pack)
@@ -201,23 +221,35 @@ def _mark_tables(options: ScoreOptions, tables: Iterable[pa.Table]) -> Iterator[
         yield rows.transcripts_table(item if isinstance(item, Outcome) else score.mark(item, options) for item in items)
 
 
+@dataclass(frozen=True)
+class Task:
+    """What an engine is asked to do with passages."""
+
+    name: str  # of the stage
+    ask: Callable[[Engine, Iterable[Passage | None]], Iterator[Any]]
+    table: Callable[[Iterable[Any]], pa.Table]  # of its answers and of closing words
+
+
+TRANSCRIBE = Task("transcribe", lambda engine, passages: engine.transcribe(passages), rows.transcripts_table)
+SCREEN = Task("screen", lambda engine, passages: engine.screen(passages), rows.looks_table)
+
 POLL_S = 0.5  # between two looks at whether the other side is still there
-Answer = Transcript | BaseException
+Answer = Transcript | Look | BaseException
 Inbox = queue.SimpleQueue[tuple[Passage, queue.SimpleQueue[Answer]]]
 
 
 class Transcribe:
-    """Passages in, transcripts out, in any order. Several callers (threads) share one engine and so one batch.
+    """Passages in, an engine's answers out, in any order. Several callers (threads) share one engine and so one batch.
 
     The engine runs in a thread of its own; it takes passages as its slots fall free, whoever they come from.
     """
 
-    def __init__(self, options: WhisperOptions, ahead: int = 64) -> None:
+    def __init__(self, options: WhisperOptions, ahead: int = 64, task: Task = TRANSCRIBE) -> None:
         """Load the engine. A caller hands over at most `ahead` passages before it waits for an answer."""
         # Threads that wait for each other by spinning took cores from other processes: all were 3 to 6 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when the engine loads torch
-        self._engine = load_engine(options)
-        self._meter = metrics.meter("transcribe")
+        self._engine, self._task = load_engine(options), task
+        self._meter = metrics.meter(task.name)
         self._ahead = ahead
         self._inbox: Inbox = queue.SimpleQueue()
         self._suspects: Inbox = queue.SimpleQueue()  # at which a worker has died: each has the engine for itself
@@ -245,27 +277,27 @@ class Transcribe:
                 while pending >= self._ahead:
                     ready = self._answers(answers)
                     pending -= len(ready)
-                    yield rows.transcripts_table(ready)
+                    yield self._task.table(ready)
                 self._meter.take()
                 (self._suspects if died else self._inbox).put((item, answers))
                 pending += 1
             if closing or not answers.empty():
                 ready = self._answers(answers) if not answers.empty() else []
                 pending -= len(ready)
-                yield rows.transcripts_table([*ready, *closing])
+                yield self._task.table([*ready, *closing])
         while pending:
             ready = self._answers(answers)
             pending -= len(ready)
-            yield rows.transcripts_table(ready)
+            yield self._task.table(ready)
 
     def close(self) -> None:
         """Stop the engine after its current step: a process must not end while torch works in another thread."""
         self._closing = True
         self._thread.join()
 
-    def _answers(self, answers: queue.SimpleQueue[Answer]) -> list[Transcript]:
+    def _answers(self, answers: queue.SimpleQueue[Answer]) -> list[Transcript | Look]:
         """Wait for an answer; return it with all that are there by then."""
-        ready: list[Transcript] = []
+        ready: list[Transcript | Look] = []
         while not ready or not answers.empty():
             try:
                 answer: Answer | None = answers.get(timeout=POLL_S)
@@ -280,14 +312,14 @@ class Transcribe:
 
     def _run(self) -> None:
         try:
-            for transcript in self._engine.transcribe(self._feed()):
+            for answer in self._task.ask(self._engine, self._feed()):
                 if self._closing:
                     return
-                if transcript is None:
+                if answer is None:
                     continue
                 self._meter.give()
-                key = key_of(transcript.recording_id, transcript.passage)
-                self._waiting[key].popleft().put(transcript)
+                key = key_of(answer.recording_id, answer.passage)
+                self._waiting[key].popleft().put(answer)
                 if not self._waiting[key]:
                     del self._waiting[key]
             if not self._closing:

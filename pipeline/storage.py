@@ -57,6 +57,7 @@ __all__ = [
     "open_audio",
     "parent",
     "piece_name",
+    "ranged",
     "read_bytes",
     "redacted",
     "scheme",
@@ -125,6 +126,16 @@ def open_audio(uri: str, version: str = "", start: int = 0, ahead: int = AHEAD) 
     """
     with _faults(uri):
         return cast(BinaryIO, _Guarded(_store(uri).reader(uri, version, start, ahead), uri))
+
+
+def ranged(uri: str) -> bool:
+    """Say whether any part of the file can be had without what lies before it. Raises OpenError as `stat` does."""
+    if scheme(uri) not in WEB_SCHEMES:
+        return True
+    from pipeline.stores import web
+
+    with _faults(uri):
+        return web.ranged(uri)
 
 
 class _Guarded(io.RawIOBase):

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000  # Hz; what Whisper and Silero listen to
 
+KEPT = "kept"  # reason of what a filter keeps
+
 Pcm = NDArray[np.int16]  # mono 16 kHz
 
 
@@ -166,6 +168,18 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What the engine hears in a passage at first, without writing a text."""
+
+    recording_id: str
+    passage: int  # index of the passage
+    span: Span  # of the passage
+    speech: int  # samples of detected speech in it
+    no_speech_prob: float
+    languages: tuple[tuple[str, float], ...]  # codes with their probabilities, the likeliest first
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a recording ended early: `stage` (open, decode, worker), `kind` (a stable word), `message` (its cause)."""
 
@@ -187,6 +201,7 @@ class Outcome:
     media: Media = Media()
     failure: Failure | None = None
     snr_db: float | None = None  # of the speech to what is heard in its pauses; None without speech
+    sound: int = 0  # samples without detected speech that are not silent; counted where recordings are filtered
 
     @property
     def status(self) -> str:
@@ -206,6 +221,21 @@ class Finished:
     segments: tuple[tuple[int, Segment], ...]  # (passage index, segment), in the order of the recording
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A recording that was looked at: what is decided from, and the decision."""
+
+    outcome: Outcome
+    looks: tuple[Look, ...]  # that the engine listened to, in order
+    no_speech_prob: float | None  # over all of them
+    languages: tuple[tuple[str, float], ...]  # over all of them, the likeliest first
+    reason: str  # "kept", or why not
+
+    @property
+    def keep(self) -> bool:
+        return self.reason == KEPT
+
+
 class Engine(Protocol):
     """Speech to text: `whisper.engine.WhisperEngine` is the real one, `engines.FakeEngine` ships for tests."""
 
@@ -214,5 +244,12 @@ class Engine(Protocol):
 
         `None` in the input says: nothing to take right now, go on. `None` in the output: nothing to give yet; it comes
         often, so that the caller can stop.
+        """
+        ...
+
+    def screen(self, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
+        """Answer each passage once, in any order, with what a first listening tells: languages, whether one speaks.
+
+        A small part of the cost of `transcribe`; `None` means the same.
         """
         ...

@@ -14,7 +14,9 @@ import pytest
 from outputs import write_output
 
 import jobs
+from pipeline.decisions import REASONS
 from pipeline.score import FLAGS
+from schemas.decisions import DECISIONS
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
@@ -22,7 +24,8 @@ from schemas.words import WORDS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
-SCHEMAS = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS}
+SCHEMAS = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
+LISTS = {"flags": FLAGS, "reasons": REASONS}
 
 
 def command(name: str) -> click.Command:
@@ -48,8 +51,8 @@ def options_text(name: str) -> str:
 
 def columns_text(name: str) -> str:
     """Return the columns of a table, or the flags, as Markdown."""
-    if name == "flags":
-        return "".join(f"- `{flag}`: {doc}\n" for flag, doc in FLAGS.items())
+    if name in LISTS:
+        return "".join(f"- `{flag}`: {doc}\n" for flag, doc in LISTS[name].items())
     lines = ["| column | type | unit | |", "|---|---|---|---|"]
     for field in SCHEMAS[name]:
         doc, unit = field.metadata[b"doc"].decode(), field.metadata[b"unit"].decode()
@@ -92,7 +95,7 @@ def test_every_command_table_and_flag_is_documented() -> None:
     parts = {path: [match[2] for match in GENERATED.finditer((ROOT / path).read_text("utf-8"))] for path in DOCUMENTS}
     assert parts == {
         "docs/commands.md": list(jobs.COMMANDS),
-        "docs/tables.md": ["recordings", "segments", "flags", "words"],
+        "docs/tables.md": ["recordings", "segments", "flags", "words", "decisions", "reasons"],
     }
 
 

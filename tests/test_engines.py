@@ -11,7 +11,7 @@ import pytest
 from pipeline.engines import FAKE, FakeEngine, check_languages, describe, load_engine
 from pipeline.errors import UserError
 from pipeline.stages import CutOptions, cut
-from pipeline.types import SAMPLE_RATE, Engine, Passage, Recording, Transcript
+from pipeline.types import SAMPLE_RATE, Engine, Passage, Recording, Span, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
@@ -43,6 +43,31 @@ def test_each_passage_is_answered_once_with_segments_in_it_and_in_order(engine: 
         assert answer.segments[-1].end <= answer.span.end
         assert all(a.end <= b.start for a, b in pairwise(answer.segments))
         assert all(segment.start <= segment.end for segment in answer.segments)
+
+
+def test_each_passage_is_looked_at_once(engine: Engine) -> None:
+    given = passages("es_centralita.opus", "ru_kommutator.ogg")
+    looks = [look for look in engine.screen([None, given[0], None, *given[1:], None]) if look is not None]
+    assert sorted((look.recording_id, look.passage, look.span) for look in looks) == sorted(
+        (p.recording_id, p.index, p.span) for p in given
+    )
+    for look, passage in zip(looks, given, strict=True):
+        assert look.speech == sum(map(len, passage.spans))
+        assert 0 <= look.no_speech_prob < 1
+        likeliest = [probability for _, probability in look.languages]
+        assert likeliest == sorted(likeliest, reverse=True)
+        assert sum(likeliest) == pytest.approx(1)
+
+
+def test_a_look_hears_the_language_that_decoding_hears() -> None:
+    engine = load_engine(WhisperOptions(model="base", device="cpu", dtype="float32"))
+    (passage,) = passages("it_centralino.flac")
+    short = Passage("a", 0, 0, passage.pcm[: 30 * SAMPLE_RATE], (Span(0, 30 * SAMPLE_RATE),))
+    (look,) = (one for one in engine.screen([short]) if one is not None)
+    (answer,) = answers(engine, [short])
+    assert look.languages[0][0] == answer.language == "it"
+    assert look.languages[0][1] == pytest.approx(answer.segments[0].language_probability, abs=1e-4)
+    assert look.no_speech_prob == pytest.approx(answer.segments[0].no_speech_prob, abs=1e-4)
 
 
 def test_nothing_in_is_nothing_out(engine: Engine) -> None:

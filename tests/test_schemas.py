@@ -10,13 +10,17 @@ from material import listing, material
 
 import schemas
 from pipeline import rows, score
-from pipeline.types import Finished, Outcome, Transcript
+from pipeline.decision_rows import decision_rows
+from pipeline.decisions import FilterOptions, survey
+from pipeline.types import Finished, Look, Outcome, Span, Survey, Transcript
+from schemas.decisions import DECISIONS
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
 
-TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS}
+TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in TABLES for field in TABLES[table]]
+STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
 UNITS = {"s", "Hz", "bytes", "dB", "nats"}
 # The words that a column of a physical quantity is named by, and its unit.
 QUANTITIES = {
@@ -27,6 +31,8 @@ QUANTITIES = {
     "duration_s": "s",
     "speech_s": "s",
     "speechless": "s",
+    "looked_s": "s",
+    "listened": "s",
     "size_bytes": "bytes",
     "sample_rate": "Hz",
     "snr_db": "dB",
@@ -48,10 +54,21 @@ def finished() -> list[Finished]:
     return found
 
 
+def surveys() -> list[Survey]:
+    """Return the same recordings as a filter sees them."""
+    found = []
+    for item in finished():
+        heard = Look(item.outcome.recording.id, 0, Span(0, 160), 80, 0.5, (("en", 0.9), ("de", 0.1)))
+        found.append(survey([heard] if item.outcome.speech else [], item.outcome, FilterOptions()))
+    return found
+
+
 def written(table: str) -> pa.Table:
     """Return the rows that are written for `finished()`."""
+    if table == "decisions":
+        return decision_rows(surveys(), **STAMP)
     if table == "recordings":
-        return rows.recording_rows(finished(), part="p", model="m", config_hash="c", run_id="r")
+        return rows.recording_rows(finished(), **STAMP)
     return rows.segment_rows(finished()) if table == "segments" else rows.word_rows(finished())
 
 
@@ -102,16 +119,17 @@ def test_columns_that_cannot_be_null_are_not(table: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_no_rows_have_the_columns_too(table: str) -> None:
     empty = {
-        "recordings": rows.recording_rows([], part="p", model="m", config_hash="c", run_id="r"),
+        "recordings": rows.recording_rows([], **STAMP),
         "segments": rows.segment_rows([]),
         "words": rows.word_rows([]),
+        "decisions": decision_rows([], **STAMP),
     }[table]
     assert empty.num_rows == 0
     assert empty.schema.equals(TABLES[table], check_metadata=True)
 
 
 def test_keys_of_the_rows_join() -> None:
-    recordings, segments, words = (written(table).to_pylist() for table in TABLES)
+    recordings, segments, words = (written(table).to_pylist() for table in ("recordings", "segments", "words"))
     ids = {row["recording_id"] for row in recordings}
     assert {row["recording_id"] for row in segments} <= ids
     keys = {(row["recording_id"], row["index"]) for row in segments}

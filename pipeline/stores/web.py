@@ -59,6 +59,12 @@ def stat(uri: str) -> Entry:
         return Entry(canonical(uri), _size(stream.response), _version(stream.response), address(uri))
 
 
+def ranged(uri: str) -> bool:
+    """Say whether the server gives parts of the file."""
+    with contextlib.closing(tried(faults, lambda: _get(uri, {"Range": "bytes=0-0"}))) as stream:
+        return bool(stream.response.status_code == 206)
+
+
 def is_dir(uri: str) -> bool:
     """Nothing is a folder here."""
     return False

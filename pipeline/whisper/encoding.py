@@ -35,7 +35,7 @@ class Encoders:
         self._pool = ThreadPoolExecutor(threads, "encoder", settle_thread, (1,)) if threads else None
 
     def submit(self, mel: Tensor) -> Future[Encoded]:
-        """Take a window, mel [bands, 3000]."""
+        """Take a window, mel [bands, 3000], or less for the cheap look."""
         if self._pool:
             return self._pool.submit(lambda: self.encode(mel[None])[0])
         future: Future[Encoded] = Future()
@@ -45,7 +45,10 @@ class Encoders:
     def flush(self) -> None:
         """Encode what waits in the caller's thread."""
         while self._pending:
-            batch, self._pending = self._pending[: self.model.batch], self._pending[self.model.batch :]
+            shape = self._pending[0][0].shape
+            same = [one for one in self._pending if one[0].shape == shape]
+            others = [one for one in self._pending if one[0].shape != shape]
+            batch, self._pending = same[: self.model.batch], same[self.model.batch :] + others
             encoded = self.encode(torch.stack([mel for mel, _ in batch]))
             for (_, future), one in zip(batch, encoded, strict=True):
                 future.set_result(one)

@@ -18,7 +18,7 @@ from typing import Final
 
 import torch
 
-from pipeline.types import SAMPLE_RATE, Passage, Transcript
+from pipeline.types import SAMPLE_RATE, Look, Passage, Transcript
 from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
 from pipeline.whisper.device import resolve, settle_thread
@@ -31,6 +31,7 @@ from pipeline.whisper.model import TEXT_POSITIONS
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.reels import Reel, Window
 from pipeline.whisper.rules import Rules
+from pipeline.whisper.screening import Screener
 from pipeline.whisper.search import Beam, Draw, Greedy, Sampling, Search, likeliest
 from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
@@ -63,6 +64,7 @@ class WhisperEngine:
         self.threads = max(1, threads // 2)
         encoding = threads - self.threads if self.device.type == "cpu" else 0
         self.encoders = Encoders(self.model, self.tokens.layout, encoding)
+        self.cores = threads
         self.silence = silence(self.model)
         self.prepare(options)
 
@@ -116,6 +118,13 @@ class WhisperEngine:
                 window.conclude(self.tokens, self.options, words)
                 yield from self._next_window(window.reel, first.waiting)
             yield None
+
+    def screen(self, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
+        """Look at each passage without decoding it; see `pipeline.types.Engine`."""
+        if self.device.type == "cpu":
+            settle_thread(1)
+        encoding = self.cores if self.device.type == "cpu" else 0
+        yield from Screener(self.model, self.tokens, self.device, encoding).screen(passages)
 
     def _lanes(self) -> tuple[Lane, Lane]:
         """Return the lane of first attempts and the one of further ones, which are sampled."""

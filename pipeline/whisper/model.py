@@ -212,9 +212,9 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dims.width)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """mel [N, bands, 3000] -> features [N, A, D]."""
+        """mel [N, bands, 2 A] -> features [N, A, D]; A is 1500 but for the cheap look, which takes what there is."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel.transpose(1, 2)))))  # [N, A, D]
-        x = x + self.positions
+        x = x + self.positions[: x.shape[1]]
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)  # type: ignore[no-any-return]

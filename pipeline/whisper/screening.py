@@ -1,0 +1,77 @@
+"""The cheap look at passages: encoder and one step of the decoder, for the language and whether somebody speaks.
+
+The encoder takes as much audio as there is, in steps of 5 s, and not always 30 s: its cost goes with that. Knows no
+text, no windows of decoding and no batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from pipeline.types import Look, Passage
+from pipeline.whisper import mel as audio
+from pipeline.whisper.encoding import Encoded, Encoders
+from pipeline.whisper.model import Whisper
+from pipeline.whisper.tokens import Tokens
+
+STEP = 5 * audio.FRAMES_PER_SECOND  # frames
+AT_ONCE = 32  # passages that are taken before the first is answered
+
+
+class Screener:
+    """Looks at passages with a model that is loaded; `threads` encode, beside the caller's own."""
+
+    def __init__(self, model: Whisper, tokens: Tokens, device: torch.device, threads: int) -> None:
+        self._model, self._device = model, device
+        self._codes = tokens.language_codes if tokens.layout.multilingual else ("en",)
+        self._encoders = Encoders(model, tokens.layout, threads)
+
+    @torch.inference_mode()
+    def screen(self, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
+        """See `pipeline.types.Engine`."""
+        source = iter(passages)
+        waiting: deque[tuple[Passage, list[Future[Encoded]]]] = deque()
+        more = True
+        while more or waiting:
+            while more and len(waiting) < AT_ONCE:
+                passage = next(source, _END)
+                if passage is None:
+                    break
+                more = passage is not _END
+                if isinstance(passage, Passage):
+                    waiting.append((passage, [self._encoders.submit(mel) for mel in self._windows(passage)]))
+            self._encoders.flush()
+            if waiting:
+                yield self._look(*waiting.popleft())
+            yield None
+
+    def _windows(self, passage: Passage) -> Iterator[Tensor]:
+        """Yield the passage in windows of at most 30 s, each padded to whole steps: mel [bands, frames]."""
+        pcm = torch.from_numpy(passage.pcm.copy()).to(self._device)
+        mel = audio.log_mel(pcm, self._model.dims.mel_bands)
+        frames = max(1, len(pcm) // audio.HOP)
+        for start in range(0, frames, audio.WINDOW_FRAMES):
+            here = min(audio.WINDOW_FRAMES, frames - start)
+            yield audio.window(mel, start, here)[:, : -(-here // STEP) * STEP]
+
+    def _look(self, passage: Passage, windows: list[Future[Encoded]]) -> Look:
+        """Pool the windows: the languages of each count as far as somebody seems to speak there."""
+        heard = [window.result() for window in windows]
+        weights = [max(one.speech, 1e-9) for one in heard]
+        pooled = [
+            sum(weight * one.languages[at] for weight, one in zip(weights, heard, strict=True)) / sum(weights)
+            for at in range(len(self._codes))
+        ]
+        ranked = sorted(zip(self._codes, pooled, strict=True), key=lambda item: -item[1])
+        no_speech = 1 - sum(one.speech for one in heard) / len(heard)
+        speech = sum(map(len, passage.spans))
+        return Look(passage.recording_id, passage.index, passage.span, speech, no_speech, tuple(ranked))
+
+
+_END: Final = object()
