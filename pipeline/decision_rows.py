@@ -34,6 +34,8 @@ def manifest_line(row: dict[str, Any], sure: float) -> str:
     """
     language = row["asked_language"] or (row["language"] if (row["language_probability"] or 0) >= sure else None)
     line = json.loads(row["metadata"]) | {"uri": row["uri"]}
+    if row["inside"]:
+        line |= {"inside": row["inside"]}
     if row["start_s"] or row["end_s"] is not None:
         line |= {"start": row["start_s"]} | ({} if row["end_s"] is None else {"end": row["end_s"]})
     line |= {
@@ -53,6 +55,7 @@ def _row(one: Survey) -> dict[str, Any]:
         "version": recording.version,
         "start_s": recording.start / SAMPLE_RATE,
         "end_s": None if recording.end is None else recording.end / SAMPLE_RATE,
+        "inside": recording.inside,
         "keep": one.keep,
         "reason": one.reason,
         "size_bytes": recording.size,
@@ -104,6 +107,7 @@ def _survey(row: dict[str, Any]) -> Survey:
         row["asked_language"],
         row["initial_prompt"],
         row["metadata"],
+        inside=row["inside"],
         start=_samples(row["start_s"]),
         end=None if row["end_s"] is None else _samples(row["end_s"]),
     )

@@ -37,6 +37,7 @@ class Line:
     metadata: str  # JSON object of the other columns
     start: int = 0  # samples
     end: int | None = None
+    inside: str = ""  # where in the file the piece lies that the uri names, as `filter` has written it
 
 
 def read_manifest(uri: str) -> Iterator[Line]:
@@ -72,7 +73,8 @@ def _line(manifest: str, number: int, row: dict[str, Any]) -> Line:
         raise UserError(f"{manifest}, line {number}: the uri is {uri!r}", "each line needs the name of a file")
     texts = {name: _text(row.pop(name, None), f"{manifest}, line {number}: the {name}") for name in TEXTS}
     start, end = _stretch(row, f"{manifest}, line {number}")
-    return Line(number, uri, texts["language"], texts["initial_prompt"], as_json(row), start, end)
+    inside = str(row.pop("inside", "")) if storage.split_piece(uri)[1] else ""
+    return Line(number, uri, texts["language"], texts["initial_prompt"], as_json(row), start, end, inside)
 
 
 def _stretch(row: dict[str, Any], where: str) -> tuple[int, int | None]:

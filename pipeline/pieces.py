@@ -77,6 +77,12 @@ def local_window(uri: str, inside: str) -> tuple[str, tuple[int, int] | None] | 
     return None if short else (path, (start, size))  # of a file that ends too early the stream tells
 
 
+def size(inside: str) -> int | None:
+    """Return how many bytes a piece has, where `inside` says so."""
+    found = _BYTES.fullmatch(inside)
+    return int(found[2]) if found else None
+
+
 def _extents(inside: str) -> tuple[list[Extent], int]:
     if found := _BYTES.fullmatch(inside):
         return [(0, int(found[2]), int(found[1]))], int(found[2])

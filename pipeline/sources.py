@@ -204,7 +204,7 @@ class _Collection:
         while batch := list(islice(lines, _TOGETHER)):
             entries = self._pool.map(lambda line: _look(uri, folder, line), batch)
             for line, entry in zip(batch, entries, strict=True):
-                self._add(_recording(entry, line))
+                self._add(_piece_of_line(entry, line) if line.inside else _recording(entry, line))
 
     def _add(self, recording: Recording) -> None:
         self.named += 1
@@ -283,6 +283,14 @@ def _piece_of(entry: Entry, uri: str, inside: str, *, size: int | None) -> Recor
     return Recording(recording_id(uri), uri, size, entry.version, address=entry.location, inside=inside)
 
 
+def _piece_of_line(entry: Entry, line: Line) -> Recording:
+    """Return the piece that the line of a manifest names, of the file that was looked at."""
+    uri = entry.uri + storage.split_piece(line.uri)[1]
+    made = _recording(replace(entry, uri=uri), line)
+    size = pieces.size(line.inside)
+    return replace(made, size=size, address=entry.location, inside=line.inside)
+
+
 def _recording(entry: Entry, line: Line | None = None) -> Recording:
     """Return the recording in a file, as the line of a manifest wants it."""
     start, end = (line.start, line.end) if line else (0, None)
@@ -314,7 +322,7 @@ def _is_media(uri: str) -> bool:
 def _look(manifest: str, folder: str, line: Line) -> Entry:
     """Look at what a line names; what cannot be seen now has no size, and its row will say why."""
     try:
-        uri = storage.against(folder, line.uri)
+        uri = storage.against(folder, storage.split_piece(line.uri)[0] if line.inside else line.uri)
         canonical = storage.canonical(uri)
     except UnicodeEncodeError as error:
         where = f"{storage.canonical(manifest)}, line {line.number}"

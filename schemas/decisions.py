@@ -31,6 +31,7 @@ DECISIONS = pa.schema(
             "start_s", pa.float64(), "Start of the stretch that was asked for; 0 where none was.", "s", nullable=False
         ),
         column("end_s", pa.float64(), "Its end; null where none was asked for.", "s"),
+        column("inside", pa.string(), "Where in a tar or table it lies; empty for a file of its own.", nullable=False),
         column("part", pa.string(), "Name of the part file that holds this row.", nullable=False),
         column("keep", pa.bool_(), "Whether the recording is kept: it then stands in kept.jsonl.", nullable=False),
         column(

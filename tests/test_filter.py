@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,26 @@ def test_columns_of_a_manifest_travel_into_that_of_the_kept(tmp_path: Path) -> N
     manifest.write_text(json.dumps(line), encoding="utf-8")
     counts(fake(manifest, "--out", tmp_path / "out"))
     assert kept(tmp_path / "out") == [line]
+
+
+def test_what_is_kept_of_a_tar_and_of_stretches_is_transcribed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "some.tar", "w") as tar:
+        for name in ("fr_standard.m4a", "music.mp3", "ru_kommutator.ogg"):
+            tar.add(EXAMPLES / name, name)
+    lines = [{"uri": str(EXAMPLES / "es_centralita.opus"), "start": start, "end": start + 10} for start in (0, 20)]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    told = counts(fake(tmp_path / "some.tar", tmp_path / "list.jsonl", "--out", tmp_path / "out"))
+    assert (told["kept"], told["reasons"]["speech"]) == (4, 1)
+    done = run(
+        "transcribe", tmp_path / "out" / "kept.jsonl", "--out", tmp_path / "t", "--model", "fake", "--runner", "local"
+    )
+    assert counts(done)["ok"] == 4
+    looked = pq.read_table(tmp_path / "out" / "decisions").to_pylist()
+    heard = pq.read_table(tmp_path / "t" / "recordings").to_pylist()
+    keys = ("recording_id", "uri", "version", "start_s", "end_s")
+    assert sorted(tuple(row[key] for key in keys) for row in heard) == sorted(
+        tuple(row[key] for key in keys) for row in looked if row["keep"]
+    )
 
 
 def test_what_cannot_be_is_one_line_and_a_hint(tmp_path: Path) -> None:
