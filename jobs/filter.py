@@ -20,7 +20,7 @@ from jobs.running import (
     exit_if_failed,
     interruptible,
     machines,
-    spelled_out,
+    resolved,
     tell_counts,
     tell_listing,
     tell_start,
@@ -101,7 +101,7 @@ def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any
     listing = resolve(source)
     tell_listing(listing)
     with machines(job, ray) as where:
-        whisper = spelled_out(collect(WhisperOptions, values), ray, where.gpus)
+        whisper = resolved(collect(WhisperOptions, values), ray, where.gpus)
         engines.check_languages(whisper, set(collect(FilterOptions, values).language))
         config = _config(whisper, values)
         with (
@@ -183,9 +183,10 @@ def _config_of(out: str) -> tuple[dict[str, Any], str]:
 
 
 def _plan(whisper: WhisperOptions, ray: RayOptions, where: Machines, values: dict[str, Any]) -> Plan:
-    looking = LookingOptions(
-        collect(LookOptions, values), collect(DecodeOptions, values), collect(SpeechOptions, values)
-    )
+    look = collect(LookOptions, values)
+    if min(look.looks, look.listen) < 1 or look.look_s < 1:
+        raise UserError("--looks, --look-s and --listen are at least 1", "leave them out for the defaults")
+    looking = LookingOptions(look, collect(DecodeOptions, values), collect(SpeechOptions, values))
     on_gpu = float(whisper.device.startswith("cuda") and where.gpus > 0)
     return (
         look_stage(looking, ray.decode_labels),

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.options import collect, settings, stores
-from jobs.running import gpus_here, spelled_out, tell_listing
+from jobs.running import gpus_here, resolved, tell_listing
 from jobs.transcribe import as_asked, plan_of
 from pipeline import engines
 from pipeline.decode import DecodeOptions

@@ -90,7 +90,7 @@ def gpus_here() -> int:
     return 0 if hidden else len(glob.glob("/dev/nvidia[0-9]*"))
 
 
-def spelled_out(options: WhisperOptions, machines: RayOptions, gpus: int) -> WhisperOptions:
+def resolved(options: WhisperOptions, machines: RayOptions, gpus: int) -> WhisperOptions:
     """Spell `auto` out: what is hashed and what the actors do must not differ."""
     device = options.device if options.device != "auto" else "cuda" if gpus else "cpu"
     cores = max(1, (os.cpu_count() or 1) // machines.pool[0])  # actors on one machine share its cores

@@ -20,7 +20,7 @@ from jobs.running import (
     exit_if_failed,
     interruptible,
     machines,
-    spelled_out,
+    resolved,
     tell_counts,
     tell_listing,
     tell_start,
@@ -97,7 +97,7 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
     ray, shown = collect(RayOptions, values), storage.redacted(out)
     recordings = recordings.in_language(values["language"])
     with machines(job, ray) as where:
-        whisper = spelled_out(collect(WhisperOptions, values), ray, where.gpus)
+        whisper = resolved(collect(WhisperOptions, values), ray, where.gpus)
         engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, values)
         with (

@@ -202,6 +202,10 @@ class _Audio:
                 yield pcm
         except DecodeError:
             self.media = decoder.media
-            if self._remote:
-                self._remote.raise_error()  # of the store, which ffmpeg knows nothing of
+            self._told_by_the_store()
             raise
+        self._told_by_the_store()
+
+    def _told_by_the_store(self) -> None:
+        if self._remote:
+            self._remote.raise_error()  # which ffmpeg knows nothing of

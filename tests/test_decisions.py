@@ -29,7 +29,7 @@ def outcome(speech_s: int = 9, sound_s: int = 0, stated_s: float = 600.0, failur
     decoded = 0 if failure else 20 * SECOND
     rest = (Span(300 * SECOND, 310 * SECOND),)
     media = Media("mp3", "mp3", 44_100, 2, stated_s=stated_s)
-    return Outcome(RECORDING, 1, decoded, speech_s * SECOND, rest, media, failure, sound_s * SECOND)
+    return Outcome(RECORDING, 1, decoded, speech_s * SECOND, rest, media, failure, sound=sound_s * SECOND)
 
 
 def found(options: FilterOptions = OPTIONS, no_speech: float = 0.1, **values: int | float | Failure) -> Survey:

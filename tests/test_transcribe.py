@@ -155,7 +155,7 @@ def test_audio_that_comes_twice_counts_once(tmp_path: Path, monkeypatch: pytest.
         for table in local(plan, recordings):
             yield from (table, table)
 
-    monkeypatch.setattr("jobs.transcribe.local", twice)
+    monkeypatch.setattr("jobs.running.local", twice)
     out, source = str(tmp_path / "out"), str(EXAMPLES / "episode.m4a")
     arguments = ["transcribe", source, "--out", out, "--model", "fake", "--runner", "local"]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
