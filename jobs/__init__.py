@@ -16,6 +16,7 @@ COMMANDS = {
     "transcribe": ("jobs.transcribe", "Transcribe recordings into Parquet tables."),
     "plan": ("jobs.plan", "Say what transcribing would take: hours, wall time, money."),
     "export": ("jobs.export", "Write transcripts as subtitles, text, JSON or training manifests."),
+    "pseudo-label": ("jobs.pseudo_label", "Cut transcribed recordings into clips for training."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "report": ("jobs.report", "Tell what is in an output, on one page or as Markdown."),
     "check": ("jobs.check", "Prove that an output is complete and whole."),

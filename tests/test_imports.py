@@ -28,7 +28,9 @@ ROWS: list[list[set[str]]] = [
             "pipeline.datasets",
         },
         {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log"},
-        {"pipeline.speech"},
+        {"pipeline.speech", "pipeline.sound", "pipeline.edges"},
+        {"pipeline.clips", "pipeline.gates"},
+        {"pipeline.dedup"},
         {"pipeline.passages"},
         {"pipeline.levels"},
         {"pipeline.noise"},
@@ -42,7 +44,15 @@ ROWS: list[list[set[str]]] = [
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
-    [{"pipeline.references"}, {"pipeline.asr_manifests"}, {"pipeline.excerpts"}, {"pipeline.probes"}],
+    [
+        {"pipeline.references"},
+        {"pipeline.asr_manifests"},
+        {"pipeline.excerpts"},
+        {"pipeline.probes"},
+        {"pipeline.candidates"},
+        {"pipeline.readings"},
+    ],
+    [{"pipeline.layouts", "pipeline.card"}],
     [
         {"pipeline.stages"},
         {
@@ -61,6 +71,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.frames"},
         {"pipeline.forecast", "pipeline.trial"},
         {"pipeline.picks", "pipeline.digest", "pipeline.charts", "pipeline.page"},
+        {"pipeline.shards"},
     ],
     [{"jobs"}],
 ]
