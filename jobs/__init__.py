@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": ("jobs.plan", "Say what transcribing would take: hours, wall time, money."),
     "filter": ("jobs.filter", "Choose recordings by language and speech, by a cheap look."),
     "export": ("jobs.export", "Write transcripts as subtitles, text, JSON or training manifests."),
+    "pseudo-label": ("jobs.pseudo_label", "Cut transcribed recordings into clips for training."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "report": ("jobs.report", "Tell what is in an output, on one page or as Markdown."),
     "check": ("jobs.check", "Prove that an output is complete and whole."),

@@ -68,7 +68,7 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     listing = resolve(source)
     tell_listing(listing)
     recordings = listing.recordings.in_language(options.language)
-    whisper = spelled_out(collect(WhisperOptions, values), RayOptions(), gpus_here())
+    whisper = resolved(collect(WhisperOptions, values), RayOptions(), gpus_here())
     engines.describe(whisper)  # a model that is not there is told before anything is read
     engines.check_languages(whisper, recordings.languages())
     chance = random.Random(resampling.seed)

@@ -1,4 +1,4 @@
-"""ffmpeg: any audio or video to blocks of int16 mono 16 kHz, in constant memory.
+"""ffmpeg: any audio or video to blocks of int16 mono, 16 kHz if not asked otherwise, in constant memory.
 
 Duty: one ffmpeg process a recording, fed by path or by stream, watched, and ended whatever happens. Knows no stores,
 no speech, and no retries: the opener that it is given does those.
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import BinaryIO
 
 import ffmpeg
@@ -81,6 +82,13 @@ class Selection:
         heard = "mix" if self.channel is None else f"channel {self.channel}"
         return heard if self.track == 0 else f"track {self.track} {heard}"
 
+    @classmethod
+    def of(cls, name: str | None) -> Selection:
+        """Return the selection that the tables call `name`; the default one for none."""
+        words = (name or "").split()
+        numbers = {word: int(number) for word, number in pairwise(words) if number.isdigit()}
+        return cls(numbers.get("track", 0), numbers.get("channel"))
+
 
 def alternatives(media: Media) -> tuple[Selection, ...]:
     """Return what else can be listened to when the mix has no speech: single channels, then further tracks."""
@@ -121,6 +129,7 @@ class Decoder:
         window: tuple[int, int] | None = None,
         glimpse: tuple[float, float] | None = None,
         url: str | None = None,
+        rate: int = SAMPLE_RATE,
     ) -> None:
         """`opener` starts reading the file anew; with `path` ffmpeg reads it there itself, with `url` from there.
 
@@ -128,9 +137,10 @@ class Decoder:
         from there.
 
         `suffix` is the ending of the name: some formats (raw telephone codecs) are known by nothing else. Only the
-        `stretch` is decoded: from its first sample to before its last one, or to the end. A `glimpse` is a stretch by
-        seconds of the file (start and length) for which about there is good enough: what lies before is not read where
-        the container tells where that is, and nothing is missing behind it. It needs something that ffmpeg can seek in.
+        `stretch` is decoded: from its first sample to before its last one, or to the end. `rate` (Hz) is that of all
+        samples here. A `glimpse` is a stretch by seconds of the file (start and length) for which about there is good
+        enough: what lies before is not read where the container tells where that is, and nothing is missing behind it.
+        It needs something that ffmpeg can seek in.
         """
         self.media = Media(selection=selection.name)
         self._opener = opener
@@ -142,12 +152,13 @@ class Decoder:
         self._selection = selection
         self._suffix = suffix
         self._start, self._end = stretch
+        self._rate = rate
         self._samples = 0
         self._counted_s: float | None = None  # by the file's header, which is believed before ffmpeg's length of it
         self.promised_s: float | None = None  # length by a count or an index; None where it is a guess
 
     def blocks(self) -> Iterator[Pcm]:
-        """Yield int16 [samples] of mono 16 kHz: each `block_s` long, the last one what is left.
+        """Yield int16 [samples] of mono audio at `rate`: each `block_s` long, the last one what is left.
 
         All that can be decoded comes first. Then DecodeError is raised if ffmpeg failed or nothing came out
         (`not_audio`, `no_audio_stream`, `empty`, `decode_failed`, `stuck`) or gave less than the container promises
@@ -196,10 +207,11 @@ class Decoder:
 
     def _decode(self, url: str, feeder: _Feeder | None) -> Iterator[Pcm]:
         log = FfmpegLog(url)
-        size = max(1, round(self._options.block_s * SAMPLE_RATE)) * 2
+        size = max(1, round(self._options.block_s * self._rate)) * 2
         pending = bytearray()
         sought = self._glimpse is not None or (feeder is None and self._seekable(url))
-        command = _command(url, self._selection, (self._start, self._end) if sought else None, self._glimpse)
+        stretch = (self._start, self._end) if sought else None
+        command = _command(url, self._selection, self._rate, stretch, self._glimpse)
         with _running(command, feeder) as process:
             chunks = _output(process, log, _Watch(self._options.stall_s, feeder))
             for chunk in chunks if sought else self._counted(chunks):
@@ -232,10 +244,10 @@ class Decoder:
 
     def _seekable(self, url: str) -> bool:
         """Say whether ffmpeg can go to the stretch at once, and exactly."""
-        if self._start < SEEK_S * SAMPLE_RATE:
+        if self._start < SEEK_S * self._rate:
             return False
         log = FfmpegLog(url)
-        with _running(_command(url, self._selection), None) as process:
+        with _running(_command(url, self._selection, self._rate), None) as process:
             next(_output(process, log, _Watch(self._options.stall_s, None)), None)
         plain = (log.media.codec or "").startswith("pcm_")
         return log.alone and (log.media.container in _EXACT or (plain and log.media.container in _EXACT_PCM))
@@ -248,7 +260,7 @@ class Decoder:
 
     def _bound(self) -> None:
         hours = self._options.max_hours
-        if self._samples >= hours * 3600 * SAMPLE_RATE:
+        if self._samples >= hours * 3600 * self._rate:
             raise DecodeError("too_long", f"it goes on after {hours:g} h; --decode-max-hours takes more of it")
 
     def _tell(self, log: FfmpegLog) -> None:
@@ -269,18 +281,18 @@ class Decoder:
         if code > 0:
             raise DecodeError("decode_failed", log.words or f"ffmpeg ended with {code}")
         if not self._samples:
-            nothing = f"it ends before {self._start / SAMPLE_RATE:g} s" if self._start else "no audio came out"
+            nothing = f"it ends before {self._start / self._rate:g} s" if self._start else "no audio came out"
             raise DecodeError("empty", log.words or nothing)
         if self._glimpse is None:
             self._account(log)
 
     def _account(self, log: FfmpegLog) -> None:
         """Raise if much of what the container promises did not come: decoders pass over what they cannot read."""
-        came_s = self._samples / SAMPLE_RATE
+        came_s = self._samples / self._rate
         end_s = self.promised_s or 0.0  # where nothing is promised, nothing is missing
         if end_s and self._end is not None:
-            end_s = min(end_s, self._end / SAMPLE_RATE)
-        promised_s = end_s - self._start / SAMPLE_RATE
+            end_s = min(end_s, self._end / self._rate)
+        promised_s = end_s - self._start / self._rate
         missing_s = promised_s - came_s
         if missing_s > (DAMAGED_S if log.damaged else PADDING_S):
             cause = f": {log.words}" if log.words else ""
@@ -290,6 +302,7 @@ class Decoder:
 def _command(
     url: str,
     selection: Selection,
+    rate: int,
     sought: tuple[int, int | None] | None = None,
     glimpse: tuple[float, float] | None = None,
 ) -> list[str]:
@@ -302,8 +315,8 @@ def _command(
         window = {"ss": f"{glimpse[0]:.3f}", "t": f"{glimpse[1]:.3f}"}
         sought = None
     elif sought:
-        begin_s, end = sought[0] / SAMPLE_RATE - RUN_UP_S, sought[1]
-        window = {"ss": f"{begin_s:.6f}", **({} if end is None else {"t": f"{end / SAMPLE_RATE - begin_s:.6f}"})}
+        begin_s, end = sought[0] / rate - RUN_UP_S, sought[1]
+        window = {"ss": f"{begin_s:.6f}", **({} if end is None else {"t": f"{end / rate - begin_s:.6f}"})}
     if url.startswith("http:"):
         window["recv_buffer_size"] = _RECEIVED
     source = ffmpeg.input(
@@ -318,7 +331,7 @@ def _command(
     if sought:
         only["ss"] = str(RUN_UP_S)  # by the audio's own times: at times the first frame after a jump does not come
     target = source[f"a:{selection.track}"].output(
-        "pipe:1", format="s16le", acodec="pcm_s16le", ac=1, ar=SAMPLE_RATE, vn=None, sn=None, dn=None, **only
+        "pipe:1", format="s16le", acodec="pcm_s16le", ac=1, ar=rate, vn=None, sn=None, dn=None, **only
     )
     program = [find_ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOGLEVEL]
     command = list(target.compile(cmd=program))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import subprocess
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
@@ -26,7 +25,7 @@ def excerpt(uri: str, start_s: float, end_s: float, selection: str = "mix") -> s
     decoder = Decoder(
         partial(storage.open_audio, uri),
         storage.local_path(uri),
-        selection=_selection(selection),
+        selection=Selection.of(selection),
         suffix=storage.suffix(uri),
         stretch=stretch,
     )
@@ -35,13 +34,6 @@ def excerpt(uri: str, start_s: float, end_s: float, selection: str = "mix") -> s
     if not len(pcm):
         raise DecodeError("empty", "the recording is shorter now")
     return "data:audio/mpeg;base64," + base64.b64encode(_mp3(pcm)).decode()
-
-
-def _selection(name: str) -> Selection:
-    """Return what `Selection.name` called so."""
-    words = name.split()
-    number = {key: int(value) for key, value in pairwise(words) if value.isdecimal()}
-    return Selection(number.get("track", 0), number.get("channel"))
 
 
 def _mp3(pcm: Pcm) -> bytes:

@@ -678,3 +678,8 @@ def test_a_stretch_behind_the_end_is_empty_and_says_so(tmp_path: Path, how: str)
     with pytest.raises(DecodeError, match="it ends before 90 s") as caught:
         heard(stretch(path, 90, 100, how))
     assert caught.value.kind == "empty"
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(0, 1), Selection(2), Selection(1, 0)])
+def test_a_selection_is_found_by_its_name(selection: Selection) -> None:
+    assert Selection.of(selection.name) == selection

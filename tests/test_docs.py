@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -14,9 +15,13 @@ import pytest
 from outputs import write_output
 
 import jobs
-from pipeline.decisions import REASONS
+from pipeline import decisions, gates
+from pipeline.candidates import PRESETS
+from pipeline.gates import GateOptions
 from pipeline.score import FLAGS
+from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
+from schemas.origins import ORIGINS
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
@@ -25,7 +30,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 SCHEMAS = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
-LISTS = {"flags": FLAGS, "reasons": REASONS}
+SCHEMAS |= {"clips": CLIPS, "origins": ORIGINS}
+LISTS = {"flags": FLAGS, "reasons": decisions.REASONS, "clip-reasons": gates.REASONS}
 
 
 def command(name: str) -> click.Command:
@@ -50,9 +56,9 @@ def options_text(name: str) -> str:
 
 
 def columns_text(name: str) -> str:
-    """Return the columns of a table, or the flags, as Markdown."""
+    """Return the columns of a table, or the flags or reasons, as Markdown."""
     if name in LISTS:
-        return "".join(f"- `{flag}`: {doc}\n" for flag, doc in LISTS[name].items())
+        return "".join(f"- `{word}`: {doc}\n" for word, doc in LISTS[name].items())
     lines = ["| column | type | unit | |", "|---|---|---|---|"]
     for field in SCHEMAS[name]:
         doc, unit = field.metadata[b"doc"].decode(), field.metadata[b"unit"].decode()
@@ -66,7 +72,22 @@ def _type(type_: pa.DataType) -> str:
     )
 
 
-DOCUMENTS: dict[str, Callable[[str], str]] = {"docs/commands.md": options_text, "docs/tables.md": columns_text}
+def presets_text(name: str) -> str:
+    """Return the presets' thresholds as Markdown."""
+    lines = [f"| option | {' | '.join(PRESETS)} |", "|---|" + "---|" * len(PRESETS)]
+    for field in dataclasses.fields(GateOptions):
+        values = [getattr(plan.gates, field.name) for plan in PRESETS.values()]
+        shown = [", ".join(value) if isinstance(value, tuple) else f"{value:g}" for value in values]
+        option = f"--{field.name.replace('_', '-')}"
+        lines.append(f"| `{option}` | {' | '.join(value or 'all' for value in shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+DOCUMENTS: dict[str, Callable[[str], str]] = {
+    "docs/commands.md": options_text,
+    "docs/tables.md": columns_text,
+    "docs/pseudo-label.md": presets_text,
+}
 
 
 def generated(path: str) -> str:
@@ -95,7 +116,11 @@ def test_every_command_table_and_flag_is_documented() -> None:
     parts = {path: [match[2] for match in GENERATED.finditer((ROOT / path).read_text("utf-8"))] for path in DOCUMENTS}
     assert parts == {
         "docs/commands.md": list(jobs.COMMANDS),
-        "docs/tables.md": ["recordings", "segments", "flags", "words", "decisions", "reasons"],
+        "docs/tables.md": [
+            *("recordings", "segments", "flags", "words", "decisions", "reasons"),
+            *("clips", "clip-reasons", "origins"),
+        ],
+        "docs/pseudo-label.md": ["presets"],
     }
 
 

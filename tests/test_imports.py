@@ -29,7 +29,9 @@ ROWS: list[list[set[str]]] = [
         },
         {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log"},
         {"pipeline.ranges"},
-        {"pipeline.speech"},
+        {"pipeline.speech", "pipeline.sound", "pipeline.edges"},
+        {"pipeline.clips", "pipeline.gates"},
+        {"pipeline.dedup"},
         {"pipeline.passages"},
         {"pipeline.levels"},
         {"pipeline.noise"},
@@ -44,7 +46,15 @@ ROWS: list[list[set[str]]] = [
     ],
     [{"pipeline.rows", "pipeline.recordings", "pipeline.decision_rows"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
-    [{"pipeline.references"}, {"pipeline.asr_manifests"}, {"pipeline.excerpts"}, {"pipeline.probes"}],
+    [
+        {"pipeline.references"},
+        {"pipeline.asr_manifests"},
+        {"pipeline.excerpts"},
+        {"pipeline.probes"},
+        {"pipeline.candidates"},
+        {"pipeline.readings"},
+    ],
+    [{"pipeline.layouts", "pipeline.card"}],
     [
         {"pipeline.stages", "pipeline.looks"},
         {
@@ -65,6 +75,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.frames"},
         {"pipeline.forecast", "pipeline.trial"},
         {"pipeline.picks", "pipeline.digest", "pipeline.charts", "pipeline.page"},
+        {"pipeline.shards"},
     ],
     [{"jobs"}],
 ]

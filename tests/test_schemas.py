@@ -13,15 +13,18 @@ from pipeline import rows, score
 from pipeline.decision_rows import decision_rows
 from pipeline.decisions import FilterOptions, survey
 from pipeline.types import Finished, Look, Outcome, Span, Survey, Transcript
+from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
+from schemas.origins import ORIGINS
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
 
 TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
-COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in TABLES for field in TABLES[table]]
+ALL = {**TABLES, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
+COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in ALL for field in ALL[table]]
 STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
-UNITS = {"s", "Hz", "bytes", "dB", "nats"}
+UNITS = {"s", "Hz", "bytes", "nats", "dB", "LUFS"}
 # The words that a column of a physical quantity is named by, and its unit.
 QUANTITIES = {
     "start": "s",
@@ -39,6 +42,12 @@ QUANTITIES = {
     "avg_logprob": "nats",
     "evidence": "nats",
     "evidence_per_token": "nats",
+    "kept_s": "s",
+    "seconds_per_letter": "s",
+    "peak_db": "dB",
+    "edge_db": "dB",
+    "bandwidth_hz": "Hz",
+    "loudness_lufs": "LUFS",
 }
 
 
@@ -74,7 +83,7 @@ def written(table: str) -> pa.Table:
 
 def test_each_table_has_a_file() -> None:
     files = {module.name for module in pkgutil.iter_modules(schemas.__path__)}
-    assert files == {*TABLES, "column"}
+    assert files == {*ALL, "column"}
 
 
 @pytest.mark.parametrize(("table", "field"), COLUMNS)
@@ -94,12 +103,12 @@ def test_a_physical_quantity_has_its_unit(table: str, field: pa.Field) -> None:
 
 
 def test_only_known_units_are_used() -> None:
-    assert {field.metadata[b"unit"].decode() for schema in TABLES.values() for field in schema} - {""} <= UNITS
+    assert {field.metadata[b"unit"].decode() for schema in ALL.values() for field in schema} - {""} <= UNITS
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", ALL)
 def test_columns_have_different_names(table: str) -> None:
-    assert len(set(TABLES[table].names)) == len(TABLES[table])
+    assert len(set(ALL[table].names)) == len(ALL[table])
 
 
 @pytest.mark.parametrize("table", TABLES)
