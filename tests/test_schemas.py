@@ -27,6 +27,8 @@ QUANTITIES = {
     "duration_s": "s",
     "speech_s": "s",
     "speechless": "s",
+    "omissions": "s",
+    "omitted_s": "s",
     "size_bytes": "bytes",
     "sample_rate": "Hz",
     "snr_db": "dB",
