@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ("jobs.export", "Write transcripts as subtitles, text, JSON or training manifests."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "report": ("jobs.report", "Tell what is in an output, on one page or as Markdown."),
+    "phrases": ("jobs.phrases", "Find the lines that a model invents for a corpus."),
     "check": ("jobs.check", "Prove that an output is complete and whole."),
     "doctor": ("jobs.doctor", "Check that this machine has what a job needs."),
 }

@@ -24,11 +24,13 @@ from rich.table import Table
 from jobs import logs
 from jobs.options import collect, row_values, settings, stores
 from jobs.progress import Progress
-from pipeline import engines, metrics, storage
+from pipeline import engines, metrics, phrases, storage
 from pipeline.decode import DecodeOptions
+from pipeline.errors import OpenError, UserError
 from pipeline.ledger import Ledger
 from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
+from pipeline.phrases import Phrases
 from pipeline.recordings import Recordings
 from pipeline.run import RayOptions, RayRunner, Runner, complete, local
 from pipeline.score import ScoreOptions
@@ -48,6 +50,9 @@ class JobOptions:
     language: str | None = setting(None, "Code of the language of all recordings; by default it is detected.")
     runner: str = setting(
         "ray", "Ray Data, on this machine or a cluster; or a plain loop.", rows=False, choices=("ray", "local")
+    )
+    phrases: str | None = setting(
+        None, "Lines to take for inventions beside those that ship: a .csv that `bulkscribe phrases` wrote.", rows=False
     )
     retry_failed: bool = setting(False, "Take failed recordings up again.", rows=False)
     take_over: bool = setting(
@@ -107,7 +112,7 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
     with _machines(job, machines) as where:
         whisper = resolved(collect(WhisperOptions, values), machines, where.gpus)
         engines.check_languages(whisper, recordings.languages())
-        config = _config(whisper, job, values)
+        config = _config(whisper, job, values) | {"phrases_sha256": _phrases(job.phrases).fingerprint()}
         with (
             _interruptible(shown, len(recordings)),
             Ledger.open(
@@ -186,6 +191,18 @@ def _config(whisper: WhisperOptions, job: JobOptions, values: dict[str, Any]) ->
     return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper)
 
 
+def _phrases(name: str | None) -> Phrases:
+    """Return the list that ships, with the lines of the file `name`."""
+    if name is None:
+        return phrases.known()
+    shown = storage.redacted(name)
+    try:
+        content = storage.read_bytes(name).decode("utf-8-sig")
+    except (OpenError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {shown}: {error}", "a list of phrases is a .csv in UTF-8") from error
+    return phrases.known().with_lines(phrases.parse(content, shown))
+
+
 def plan_of(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict[str, Any]) -> Plan:
     """Return the stages of a job."""
     cutting = CutOptions(
@@ -198,14 +215,14 @@ def plan_of(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: di
     return (
         cut_stage(cutting, machines.decode_labels),
         transcribe_stage(whisper, actors=machines.pool, cpus=machines.cpus_of_actor(on_gpu), gpus=on_gpu),
-        mark_stage(collect(ScoreOptions, values)),
+        mark_stage(collect(ScoreOptions, values), _phrases(values.get("phrases"))),
     )
 
 
 def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], where: _Machines) -> dict[str, Any]:
     """Run the plan over `todo`, say how far it is, and return the counts."""
     statuses: Counter[str] = Counter({"ok": 0, "partial": 0, "failed": 0})
-    samples_heard = segments = flagged = 0
+    samples_heard = segments = flagged = omissions = omitted = 0
     with (
         _work_noted(ledger, where),
         Progress(todo) as progress,
@@ -220,9 +237,16 @@ def _run(plan: Plan, ledger: Ledger, todo: Sequence[Recording], where: _Machines
             samples_heard += sum(item.outcome.duration for item in finished)  # once, though passages may come twice
             segments += sum(len(item.segments) for item in finished)
             flagged += sum(bool(segment.flags) for item in finished for _, segment in item.segments)
+            omissions += sum(len(item.omissions) for item in finished)
+            omitted += sum(one.speech for item in finished for one in item.omissions)
     heard_s, wall_s = samples_heard / SAMPLE_RATE, progress.elapsed_s
     counts: dict[str, Any] = dict(statuses)
-    counts |= {"segments": segments, "flagged_segments": flagged, "audio_hours": round(heard_s / 3600, 4)}
+    counts |= {"segments": segments, "flagged_segments": flagged}
+    counts |= {
+        "omissions": omissions,
+        "omitted_s": round(omitted / SAMPLE_RATE, 1),
+        "audio_hours": round(heard_s / 3600, 4),
+    }
     counts |= {"wall_s": round(wall_s, 1), "times_real_time": round(heard_s / max(wall_s, 1e-9), 2)}
     if todo and logs.wordy():
         _tell_counts(counts)

@@ -21,12 +21,13 @@ REASONS: dict[str, str] = {
 
 LEAST = round(1.5 * SAMPLE_RATE)  # of speech that is missing; less is the play of times
 PAD = round(0.2 * SAMPLE_RATE)  # that speech detection adds around speech
+NEAR = round(1.5 * SAMPLE_RATE)  # between a stretch and the segments that it puts in doubt
 BRIDGE = round(0.6 * SAMPLE_RATE)  # between two words: a pause for breath
-TYPICAL = 13.0  # letters a second of detected speech, over many speakers and languages
+TYPICAL = 12.5  # letters a second of detected speech, over many speakers and languages
 PRIOR_S = 20.0  # seconds of such speech that stand beside a recording's own
-SLOWEST = 0.6  # of TYPICAL: no recording is taken for slower, or one with most of its text missing would seem whole
-DRIFT, SPREAD = 0.12, 0.9  # of the rate of a stretch against its recording's: of the speech, and for one second of it
-DOUBT = 2.6  # standard deviations from which a text is too short
+SLOWEST = 0.7  # of TYPICAL: no recording is taken for slower, or one with most of its text missing would seem whole
+DRIFT, SPREAD = 0.15, 0.2  # standard deviation of the logarithm of a segment's rate: for long ones, for one second
+DOUBT = 2.8  # such deviations from which a text is too short
 
 # Letters that a character is worth by what it takes to say it, from the first code point of its script on.
 WORTH = [
@@ -34,12 +35,12 @@ WORTH = [
     (0x0530, 1.2),  # alphabets that leave vowels out, and those that write them as marks, which are not counted
     (0x1100, 1.0),
     (0x3040, 1.9),  # kana: a syllable
-    (0x3400, 3.0),  # Han: a syllable with its tone, or two
+    (0x3400, 3.8),  # Han: a syllable with its tone, or two
     (0xAC00, 2.3),  # Hangul: a syllable
     (0xD7B0, 1.0),
-    (0xF900, 3.0),
+    (0xF900, 3.8),
     (0xFB00, 1.0),
-    (0x20000, 3.0),
+    (0x20000, 3.8),
 ]
 DIGIT = 3.5  # 1, 9, 95: a word each or so
 
@@ -54,7 +55,7 @@ def omissions(transcripts: Iterable[Transcript]) -> tuple[Omission, ...]:
 
 def beside(segment: Segment, omission: Omission) -> bool:
     """Say whether a segment lacks text, or ends or begins where text is missing."""
-    return segment.start <= omission.end + PAD and omission.start <= segment.end + PAD
+    return segment.start <= omission.end + NEAR and omission.start <= segment.end + NEAR
 
 
 def letters(text: str) -> float:
@@ -146,7 +147,7 @@ def _under(segment: Segment, speech: Sequence[Span]) -> int:
 
 def _spread(samples: int) -> float:
     """Return the standard deviation of the logarithm of the rate over so much speech."""
-    return math.hypot(DRIFT, SPREAD / math.sqrt(max(1.0, samples * TYPICAL / SAMPLE_RATE / 4)))
+    return math.hypot(DRIFT, SPREAD / math.sqrt(max(1.0, samples / SAMPLE_RATE)))
 
 
 def _rate(passages: Sequence[Transcript]) -> float:

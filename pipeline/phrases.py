@@ -8,6 +8,7 @@ own (`bulkscribe phrases`). Knows no audio and no tables.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 import unicodedata
@@ -53,6 +54,11 @@ class Phrases:
     def with_lines(self, other: Phrases) -> Phrases:
         """Return both lists in one; a line of both has the weight that `other` gives it."""
         return Phrases({**self.exact, **other.exact}, {**self.starts, **other.starts})
+
+    def fingerprint(self) -> str:
+        """Return a hash of the lines and their weights."""
+        content = repr((sorted(self.exact.items()), sorted(self.starts.items())))
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _line(self, text: str) -> float | None:
         folded = fold(text)
