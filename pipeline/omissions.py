@@ -128,7 +128,8 @@ def _too_short(segments: Sequence[Segment], speech: Sequence[Span], rate: float)
     """Yield the segments whose text is too short; the whole passage where all of them together are."""
     alone = [omission for segment in segments if (omission := _short([segment], speech, rate))]
     together = _short(segments, speech, rate) if len(segments) > 1 else None
-    yield from alone or ([together] if together else [])
+    mostly_elsewhere = together and together.speech > 2 * sum(omission.speech for omission in alone)
+    yield from [together] if together and mostly_elsewhere else alone
 
 
 def _short(segments: Sequence[Segment], speech: Sequence[Span], rate: float) -> Omission | None:
