@@ -37,8 +37,11 @@ RELATED = [set(group.split()) for group in KIN.split(", ")]
 
 def read(text: str) -> Guess | None:
     """Return the language that a text reads like; None where it is too short to tell."""
-    if letters(text) < MIN_LETTERS:
-        return None
+    return guess(text) if letters(text) >= MIN_LETTERS else None
+
+
+def guess(text: str) -> Guess:
+    """Return the likeliest language of a text, however short."""
     code, probability = _identifier().classify(text.lower() if text.isupper() else text)
     return Guess(AS_WHISPER.get(code, code), float(probability))
 

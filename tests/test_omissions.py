@@ -85,7 +85,7 @@ def test_a_sentence_of_which_the_end_is_missing_is_found(cut: int) -> None:
 
 
 def test_a_passage_that_is_thin_all_over_is_found_as_one_stretch() -> None:
-    thin = passage(spoken(SENTENCES[0][:37], one.start) for one in GOOD)  # 30 letters of 52
+    thin = passage(spoken(SENTENCES[0][:34], one.start) for one in GOOD)  # 28 letters of 52
     (found,) = omissions([passage(GOOD), passage(GOOD), thin])
     assert (found.reason, found.start, found.end) == ("too_short", 0, 6 * LENGTH)
 

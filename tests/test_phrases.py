@@ -182,7 +182,7 @@ def test_the_command_writes_a_list_that_marking_takes(out: str, tmp_path: Path) 
     done = CliRunner().invoke(main, ["phrases", out, "--out", str(target)])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"lines": 1, "new": 1, "out": str(target)}
-    assert INVENTED in done.stderr
+    assert "The ferry to Nowhere" in done.stderr
     mine = known().with_lines(parse(target.read_text(encoding="utf-8"), "mine.csv"))
     assert mine.weight("the ferry to nowhere leaves at nine") == pytest.approx(8 / 9, abs=0.001)
     assert mine.weight("Thanks for watching!") == known().weight("Thanks for watching!")
