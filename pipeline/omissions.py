@@ -24,10 +24,10 @@ PAD = round(0.2 * SAMPLE_RATE)  # that speech detection adds around speech
 NEAR = round(1.5 * SAMPLE_RATE)  # between a stretch and the segments that it puts in doubt
 BRIDGE = round(0.6 * SAMPLE_RATE)  # between two words: a pause for breath
 TYPICAL = 12.5  # letters a second of detected speech, over many speakers and languages
-PRIOR_S = 20.0  # seconds of such speech that stand beside a recording's own
+PRIOR_S = 10.0  # seconds of such speech that stand beside a recording's own
 SLOWEST = 0.7  # of TYPICAL: no recording is taken for slower, or one with most of its text missing would seem whole
 DRIFT, SPREAD = 0.15, 0.2  # standard deviation of the logarithm of a segment's rate: for long ones, for one second
-DOUBT = 2.8  # such deviations from which a text is too short
+DOUBT = 2.4  # such deviations from which a text is too short
 
 # Letters that a character is worth by what it takes to say it, from the first code point of its script on.
 WORTH = [
