@@ -42,7 +42,8 @@ ROWS: list[list[set[str]]] = [
     ],
     [{"pipeline.rows", "pipeline.recordings"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
-    [{"pipeline.references"}, {"pipeline.asr_manifests"}, {"pipeline.excerpts"}, {"pipeline.probes"}, {"pipeline.repeats"}],
+    [{"pipeline.references"}, {"pipeline.asr_manifests"}, {"pipeline.excerpts"}, {"pipeline.probes"}],
+    [{"pipeline.repeats"}],
     [
         {"pipeline.stages"},
         {
