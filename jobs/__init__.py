@@ -20,6 +20,7 @@ COMMANDS = {
     "pseudo-label": ("jobs.pseudo_label", "Cut transcribed recordings into clips for training."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "report": ("jobs.report", "Tell what is in an output, on one page or as Markdown."),
+    "phrases": ("jobs.phrases", "Find the lines that a model invents for a corpus."),
     "check": ("jobs.check", "Prove that an output is complete and whole."),
     "doctor": ("jobs.doctor", "Check that this machine has what a job needs."),
 }

@@ -9,7 +9,6 @@ import glob
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -110,7 +109,7 @@ def work(
     book: Book,
 ) -> dict[str, Any]:
     """Run the plan over `todo`, say how far it is, and return the counts."""
-    counted: Counter[str] = Counter(dict.fromkeys(("ok", "partial", "failed", *book.counted), 0))
+    counted: dict[str, float] = dict.fromkeys(("ok", "partial", "failed", *book.counted), 0)
     samples_heard = 0
     with (
         _work_noted(ledger, where),
@@ -122,11 +121,13 @@ def work(
             for item in finished:
                 logs.say_finished(item)
                 counted[item.outcome.status] += 1
-                counted.update(book.counts(item))
+                for name, count in book.counts(item).items():
+                    counted[name] += count
             where.export(metrics.samples(finished, progress.left))
             samples_heard += sum(item.outcome.duration for item in finished)  # once, though passages may come twice
     heard_s, wall_s = samples_heard / SAMPLE_RATE, progress.elapsed_s
-    counts: dict[str, Any] = dict(counted) | {"audio_hours": round(heard_s / 3600, 4)}
+    counts: dict[str, Any] = {name: round(count, 1) for name, count in counted.items()}
+    counts |= {"audio_hours": round(heard_s / 3600, 4)}
     counts |= {"wall_s": round(wall_s, 1), "times_real_time": round(heard_s / max(wall_s, 1e-9), 2)}
     return counts
 

@@ -26,12 +26,14 @@ from jobs.running import (
     tell_start,
     work,
 )
-from pipeline import engines, storage
+from pipeline import engines, phrases, storage
 from pipeline.books import TRANSCRIPTS
 from pipeline.decode import DecodeOptions
+from pipeline.errors import OpenError, UserError
 from pipeline.ledger import Ledger
 from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
+from pipeline.phrases import Phrases
 from pipeline.recordings import Recordings
 from pipeline.run import RayOptions
 from pipeline.score import ScoreOptions
@@ -47,6 +49,9 @@ class LanguageOptions:
     """What is known of the recordings."""
 
     language: str | None = setting(None, "Code of the language of all recordings; by default it is detected.")
+    phrases: str | None = setting(
+        None, "Lines to take for inventions beside those that ship: a .csv that `bulkscribe phrases` wrote.", rows=False
+    )
 
 
 @click.command(epilog="Example:  bulkscribe transcribe talks/ 's3://archive/radio/*.mp3' --out transcripts")
@@ -99,7 +104,7 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
     with machines(job, ray) as where:
         whisper = resolved(collect(WhisperOptions, values), ray, where.gpus)
         engines.check_languages(whisper, recordings.languages())
-        config = _config(whisper, values)
+        config = _config(whisper, values) | {"phrases_sha256": _phrases(values["phrases"]).fingerprint()}
         with (
             interruptible(shown, len(recordings)),
             Ledger.open(
@@ -123,6 +128,18 @@ def _config(whisper: WhisperOptions, values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper)
 
 
+def _phrases(name: str | None) -> Phrases:
+    """Return the list that ships, with the lines of the file `name`."""
+    if name is None:
+        return phrases.known()
+    shown = storage.redacted(name)
+    try:
+        content = storage.read_bytes(name).decode("utf-8-sig")
+    except (OpenError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {shown}: {error}", "a list of phrases is a .csv in UTF-8") from error
+    return phrases.known().with_lines(phrases.parse(content, shown))
+
+
 def plan_of(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: dict[str, Any]) -> Plan:
     """Return the stages of a job."""
     cutting = CutOptions(
@@ -135,5 +152,5 @@ def plan_of(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: di
     return (
         cut_stage(cutting, machines.decode_labels),
         transcribe_stage(whisper, actors=machines.pool, cpus=machines.cpus_of_actor(on_gpu), gpus=on_gpu),
-        mark_stage(collect(ScoreOptions, values)),
+        mark_stage(collect(ScoreOptions, values), _phrases(values.get("phrases"))),
     )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline import decisions, rows, score
 from pipeline.decision_rows import decision_rows
 from pipeline.decisions import FilterOptions
-from pipeline.types import Finished, Look, Outcome, Span, Survey, Transcript
+from pipeline.types import SAMPLE_RATE, Finished, Look, Outcome, Span, Survey, Transcript
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Book:
     whole: Callable[[Sequence[Any], Outcome], Any]  # None as long as material is missing
     tables: Callable[[Sequence[Any], Stamp], Iterator[tuple[str, pa.Table]]]
     counted: tuple[str, ...]  # what a run counts beside statuses
-    counts: Callable[[Any], Mapping[str, int]]  # what a recording adds to that
+    counts: Callable[[Any], Mapping[str, float]]  # what a recording adds to that
     sizes: Callable[[Any], Mapping[str, int]]  # rows of a recording in the tables beside the ledger's
 
 
@@ -77,9 +77,14 @@ def _transcript_tables(finished: Sequence[Finished], stamp: Stamp) -> Iterator[t
     yield "recordings", rows.recording_rows(finished, **vars(stamp))
 
 
-def _transcript_counts(finished: Finished) -> Mapping[str, int]:
-    flagged = sum(bool(segment.flags) for _, segment in finished.segments)
-    return {"segments": len(finished.segments), "flagged_segments": flagged}
+def _transcript_counts(finished: Finished) -> Mapping[str, float]:
+    omitted = sum(one.speech for one in finished.omissions)
+    return {
+        "segments": len(finished.segments),
+        "flagged_segments": sum(bool(segment.flags) for _, segment in finished.segments),
+        "omissions": len(finished.omissions),
+        "omitted_s": omitted / SAMPLE_RATE,
+    }
 
 
 def _transcript_sizes(finished: Finished) -> Mapping[str, int]:
@@ -92,7 +97,7 @@ TRANSCRIPTS = Book(
     "transcripts",
     _whole_transcript,
     _transcript_tables,
-    ("segments", "flagged_segments"),
+    ("segments", "flagged_segments", "omissions", "omitted_s"),
     _transcript_counts,
     _transcript_sizes,
 )

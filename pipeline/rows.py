@@ -17,8 +17,10 @@ from pipeline.types import (
     Attempt,
     Failure,
     Finished,
+    Guess,
     Look,
     Media,
+    Omission,
     Outcome,
     Passage,
     Recording,
@@ -31,6 +33,8 @@ from pipeline.uris import split_piece
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
+
+TOP = 3  # languages of a recording that its row tells
 
 _SPAN = pa.struct([("start", pa.int64()), ("end", pa.int64())])
 _RECORDING = [
@@ -70,6 +74,7 @@ _OUTCOME = pa.struct(
     ]
 )
 _ATTEMPT = [("temperature", pa.float64()), ("avg_logprob", pa.float64()), ("compression_ratio", pa.float64())]
+_GUESS = [("language", pa.string()), ("probability", pa.float64())]
 _WORD = [("start", pa.int64()), ("end", pa.int64()), ("text", pa.string()), ("probability", pa.float64())]
 _SEGMENT = [
     ("start", pa.int64()),
@@ -88,6 +93,10 @@ _SEGMENT = [
     ("speech_ratio", pa.float64()),
     ("flags", pa.list_(pa.string())),
     ("words", pa.list_(pa.struct(_WORD))),
+    ("languages", pa.list_(pa.struct(_GUESS))),
+    ("text_language", pa.string()),
+    ("text_language_probability", pa.float64()),
+    ("phrase_weight", pa.float64()),
 ]
 
 RECORDING_HOP = pa.schema(_RECORDING)
@@ -113,6 +122,8 @@ TRANSCRIPT_HOP = pa.schema(
         ("segments", pa.list_(pa.struct(_SEGMENT))),
         ("language", pa.string()),
         ("language_probability", pa.float64()),
+        ("languages", pa.list_(pa.struct(_GUESS))),
+        ("silent", pa.list_(_SPAN)),
         ("outcome", _OUTCOME),
     ]
 )
@@ -201,6 +212,8 @@ def read_transcripts(table: pa.Table) -> Iterator[Transcript | Outcome]:
                 "span": Span(**row["span"]),
                 "speech": _spans(row["speech"]),
                 "segments": tuple(map(_segment, row["segments"])),
+                "languages": _guesses(row["languages"]),
+                "silent": _spans(row["silent"]),
             }
             yield Transcript(**row)
 
@@ -237,6 +250,9 @@ def recording_rows(finished: Iterable[Finished], *, part: str, model: str, confi
                 "snr_db": outcome.snr_db,
                 "language": item.language,
                 "language_probability": item.language_probability,
+                "languages": [_row(guess) for guess in item.languages[:TOP]],
+                "omissions": [_stretch(omission) for omission in item.omissions],
+                "omitted_s": sum(omission.speech for omission in item.omissions) / SAMPLE_RATE,
                 "segments": len(item.segments),
                 "flagged_segments": sum(bool(segment.flags) for _, segment in item.segments),
                 "model": model,
@@ -270,6 +286,7 @@ def segment_rows(finished: Iterable[Finished]) -> pa.Table:
         for index, (passage, segment) in enumerate(item.segments):
             row = _row(segment)
             row["attempts"] = [_row(attempt) for attempt in segment.attempts]
+            row["languages"] = [_row(guess) for guess in segment.languages]
             del row["words"]
             row |= {"recording_id": item.outcome.recording.id, "index": index, "passage": passage}
             rows.append(row | _times(segment, item.outcome.recording))
@@ -304,7 +321,7 @@ def _times(item: Span | Segment | Word, recording: Recording) -> dict[str, float
 
 _NAMES = {
     kind: tuple(field.name for field in fields(kind))
-    for kind in (Attempt, Failure, Look, Media, Outcome, Recording, Segment, Span, Transcript, Word)
+    for kind in (Attempt, Failure, Guess, Look, Media, Outcome, Recording, Segment, Span, Transcript, Word)
 }
 
 
@@ -334,6 +351,8 @@ def _transcript_row(item: Transcript | Outcome) -> dict[str, Any]:
         "span": _row(item.span),
         "speech": [_row(span) for span in item.speech],
         "segments": [_segment_row(segment) for segment in item.segments],
+        "languages": [_row(guess) for guess in item.languages],
+        "silent": [_row(span) for span in item.silent],
     }
 
 
@@ -348,6 +367,7 @@ def _segment_row(segment: Segment) -> dict[str, Any]:
     return _row(segment) | {
         "attempts": [_row(attempt) for attempt in segment.attempts],
         "words": [_row(word) for word in segment.words],
+        "languages": [_row(guess) for guess in segment.languages],
     }
 
 
@@ -359,6 +379,15 @@ def _closing_row(outcome: Outcome) -> dict[str, Any]:
         "failure": _row(outcome.failure) if outcome.failure else None,
     }
     return {"recording_id": outcome.recording.id, "outcome": _row(outcome) | nested}
+
+
+def _stretch(omission: Omission) -> dict[str, Any]:
+    seconds = {name: getattr(omission, name) / SAMPLE_RATE for name in ("start", "end", "speech")}
+    return {"start": seconds["start"], "end": seconds["end"], "speech_s": seconds["speech"], "reason": omission.reason}
+
+
+def _guesses(rows: list[dict[str, Any]]) -> tuple[Guess, ...]:
+    return tuple(Guess(**row) for row in rows)
 
 
 def _spans(rows: list[dict[str, int]]) -> tuple[Span, ...]:
@@ -386,5 +415,6 @@ def _segment(row: dict[str, Any]) -> Segment:
             "attempts": tuple(Attempt(**attempt) for attempt in row["attempts"]),
             "flags": tuple(row["flags"]),
             "words": tuple(Word(**word) for word in row["words"]),
+            "languages": _guesses(row["languages"]),
         }
     )

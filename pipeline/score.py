@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.types import Finished, Outcome, Segment, Span, Transcript, setting
+from pipeline import omissions, phrases, text_language
+from pipeline.phrases import Phrases
+from pipeline.types import Finished, Guess, Omission, Outcome, Segment, Span, Transcript, setting
 
 # Each flag with what it says of the segment.
 FLAGS: dict[str, str] = {
@@ -19,6 +21,9 @@ FLAGS: dict[str, str] = {
     "repetitive": "The text repeats itself: it compresses far better than speech does, as loops of a decoder do.",
     "no_speech": "The model heard no speech in the window that the text is from, however sure it is of the words.",
     "fallback_exhausted": "Every temperature was tried, none passed the quality gates, and the last text stands.",
+    "language_mismatch": "The text reads like another language than the audio sounds like: translated, or invented.",
+    "phrase": "The text is a line that Whisper is known to invent, and its surroundings speak for that.",
+    "omission": "Speech under the segment or right beside it has no text: recordings.omissions tells where.",
 }
 
 
@@ -33,18 +38,31 @@ class ScoreOptions:
     flag_no_speech: float = setting(0.6, "Flag segments as no_speech when their no-speech probability is above this.")
 
 
-def mark(transcript: Transcript, options: ScoreOptions) -> Transcript:
-    """Return the transcript with `speech_ratio` and `flags` of each segment computed, whatever they were before."""
-    speech = _Cover(transcript.speech)
-    segments = tuple(
-        replace(segment, speech_ratio=speech.share(Span(segment.start, segment.end)), flags=_flags(segment, options))
-        for segment in transcript.segments
+def mark(transcript: Transcript, options: ScoreOptions, known: Phrases | None = None) -> Transcript:
+    """Return the transcript with what can be said of each segment alone, whatever was said before.
+
+    `known` are the lines that are taken for inventions; by default those of the list that ships.
+    """
+    speech, known = _Cover(transcript.speech), phrases.known() if known is None else known
+    segments = (_read(segment, speech, known) for segment in transcript.segments)
+    return replace(transcript, segments=tuple(replace(one, flags=_flags(one, options)) for one in segments))
+
+
+def _read(segment: Segment, speech: _Cover, known: Phrases) -> Segment:
+    reads = text_language.read(segment.text)
+    return replace(
+        segment,
+        speech_ratio=speech.share(Span(segment.start, segment.end)),
+        text_language=reads and reads.language,
+        text_language_probability=reads and reads.probability,
+        phrase_weight=known.weight(segment.text),
     )
-    return replace(transcript, segments=segments)
 
 
 def finish(transcripts: Iterable[Transcript], outcome: Outcome) -> Finished:
-    """Put a recording together: segments in order, its language by vote of its passages, weighted by their speech."""
+    """Put a recording together: its segments in order, with the flags that only the whole tells; its language by vote
+    of its passages, weighted by their speech; and what its text lacks.
+    """
     ordered = sorted(transcripts, key=lambda transcript: transcript.passage)
     language, probability = _vote(ordered)
     segments = [
@@ -52,7 +70,21 @@ def finish(transcripts: Iterable[Transcript], outcome: Outcome) -> Finished:
         for transcript in ordered
         for segment in sorted(transcript.segments, key=lambda segment: segment.start)
     ]
-    return Finished(outcome, language, probability, tuple(segments))
+    lacking = omissions.omissions(ordered)
+    flagged = tuple(
+        (passage, _with_late_flags(segment, lacking, last=index == len(segments) - 1))
+        for index, (passage, segment) in enumerate(segments)
+    )
+    return Finished(outcome, language, probability, flagged, _pooled(ordered), lacking)
+
+
+def _with_late_flags(segment: Segment, lacking: Sequence[Omission], *, last: bool) -> Segment:
+    late = []
+    if phrases.invented(segment, last=last):
+        late.append("phrase")
+    if any(omissions.beside(segment, omission) for omission in lacking):
+        late.append("omission")
+    return replace(segment, flags=(*segment.flags, *late)) if late else segment
 
 
 def _flags(segment: Segment, options: ScoreOptions) -> tuple[str, ...]:
@@ -64,8 +96,9 @@ def _flags(segment: Segment, options: ScoreOptions) -> tuple[str, ...]:
         "repetitive": repetitive,
         "no_speech": no_speech,
         "fallback_exhausted": _exhausted(segment, options),
+        "language_mismatch": text_language.mismatch(segment),
     }
-    return tuple(name for name in FLAGS if found[name])
+    return tuple(name for name in FLAGS if found.get(name))
 
 
 def _exhausted(segment: Segment, options: ScoreOptions) -> bool:
@@ -97,6 +130,17 @@ def _vote(transcripts: Sequence[Transcript]) -> tuple[str | None, float | None]:
     ]
     weight = sum(samples for samples, _ in known)
     return winner, sum(samples * probability for samples, probability in known) / weight if weight else None
+
+
+def _pooled(transcripts: Sequence[Transcript]) -> tuple[Guess, ...]:
+    """Return what the recording sounds like: its passages' languages, weighted by speech, likeliest first."""
+    pooled: dict[str, float] = defaultdict(float)
+    heard = [(sum(map(len, transcript.speech)), transcript.languages) for transcript in transcripts]
+    whole = sum(samples for samples, languages in heard if languages)
+    for samples, languages in heard:
+        for guess in languages if whole else ():
+            pooled[guess.language] += guess.probability * samples / whole
+    return tuple(Guess(*item) for item in sorted(pooled.items(), key=lambda item: -item[1]))
 
 
 class _Cover:

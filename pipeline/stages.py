@@ -28,6 +28,7 @@ from pipeline.errors import DataError
 from pipeline.levels import Meter
 from pipeline.noise import NoiseOptions, noisy
 from pipeline.passages import PassageCutter, PassageOptions
+from pipeline.phrases import Phrases
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
 from pipeline.storage import StoreOptions
@@ -87,9 +88,9 @@ def transcribe_stage(
     return Stage("transcribe", partial(Transcribe, options), cpus=cpus, gpus=gpus, actors=actors)
 
 
-def mark_stage(options: ScoreOptions) -> Stage:
-    """Transcripts -> transcripts with flags."""
-    return Stage("mark", partial(partial, _mark_tables, options), cpus=0.25)
+def mark_stage(options: ScoreOptions, known: Phrases | None = None) -> Stage:
+    """Transcripts -> transcripts with flags. `known`: lines taken for inventions, by default those that ship."""
+    return Stage("mark", partial(partial, _mark_tables, options, known), cpus=0.25)
 
 
 def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome]:
@@ -215,10 +216,12 @@ def _spared(tables: Iterable[pa.Table]) -> Iterator[Recording]:
         told.end([recording.id for recording in recordings if recording.id not in suspects])
 
 
-def _mark_tables(options: ScoreOptions, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _mark_tables(options: ScoreOptions, known: Phrases | None, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
-        items = rows.read_transcripts(table)
-        yield rows.transcripts_table(item if isinstance(item, Outcome) else score.mark(item, options) for item in items)
+        yield rows.transcripts_table(
+            item if isinstance(item, Outcome) else score.mark(item, options, known)
+            for item in rows.read_transcripts(table)
+        )
 
 
 @dataclass(frozen=True)

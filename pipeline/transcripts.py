@@ -83,6 +83,13 @@ def _of(out: str, table: str, part: str, recording_id: str) -> list[Row]:
     return found
 
 
+def segments(out: str, of_recordings: Sequence[str], of_segments: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the recordings and the segments part by part, with these columns. UserError where there are none."""
+    for table in recordings(out, [*of_recordings, "part"]):
+        for part in sorted(set(table["part"].to_pylist())):
+            yield table, _read(storage.join(out, "segments", part), of_segments)
+
+
 def _grouped(out: str, table: str, parts: Sequence[str]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
     for part in parts:

@@ -133,6 +133,14 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Guess:
+    """A language that audio may be in, and how likely that is."""
+
+    language: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A sentence or so, with the numbers of the window that it was decoded in."""
 
@@ -152,6 +160,10 @@ class Segment:
     speech_ratio: float | None = None  # share of the segment under detected speech
     flags: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()
+    languages: tuple[Guess, ...] = ()  # what the window sounds like, likeliest first, whatever was forced
+    text_language: str | None = None  # what the text reads like; None where it is too short to tell
+    text_language_probability: float | None = None
+    phrase_weight: float | None = None  # how surely the text is a known invention where doubts arise; None: no such
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +177,8 @@ class Transcript:
     segments: tuple[Segment, ...]
     language: str
     language_probability: float | None  # of `language`, pooled over the passage
+    languages: tuple[Guess, ...] = ()  # pooled likewise, likeliest first, whatever was forced; not the unlikely ones
+    silent: tuple[Span, ...] = ()  # windows that the engine took for silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +226,16 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Omission:
+    """A stretch with speech that the text lacks."""
+
+    start: int
+    end: int
+    speech: int  # samples of speech without text: detected ones, or estimated where the text is too short
+    reason: str  # one of `omissions.REASONS`
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A complete recording: what the ledger writes."""
 
@@ -219,6 +243,8 @@ class Finished:
     language: str | None
     language_probability: float | None
     segments: tuple[tuple[int, Segment], ...]  # (passage index, segment), in the order of the recording
+    languages: tuple[Guess, ...] = ()  # by audio, weighted by speech, likeliest first
+    omissions: tuple[Omission, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

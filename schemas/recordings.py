@@ -8,6 +8,18 @@ from schemas.column import column
 
 STRETCH = pa.struct([pa.field("start", pa.float64(), nullable=False), pa.field("end", pa.float64(), nullable=False)])
 
+GUESS = pa.struct(
+    [pa.field("language", pa.string(), nullable=False), pa.field("probability", pa.float64(), nullable=False)]
+)
+OMISSION = pa.struct(
+    [
+        pa.field("start", pa.float64(), nullable=False),
+        pa.field("end", pa.float64(), nullable=False),
+        pa.field("speech_s", pa.float64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
 RECORDINGS = pa.schema(
     [
         column("recording_id", pa.string(), "Hash of the canonical URI: the same in every run.", nullable=False),
@@ -64,6 +76,18 @@ RECORDINGS = pa.schema(
             "Code of the language: its passages' vote, weighted by speech. Null without speech.",
         ),
         column("language_probability", pa.float64(), "Mean probability of that language, weighted by speech."),
+        column(
+            "languages",
+            pa.list_(GUESS),
+            "What the audio sounds like, whatever was forced: the three likeliest, weighted by speech.",
+        ),
+        column(
+            "omissions",
+            pa.list_(OMISSION),
+            "Speech that the text lacks: where, how much of it, and no_text, silenced or too_short.",
+            "s",
+        ),
+        column("omitted_s", pa.float64(), "Speech that the text lacks, in all.", "s"),
         column("segments", pa.int32(), "Number of segments.", nullable=False),
         column("flagged_segments", pa.int32(), "Number of segments with at least one flag.", nullable=False),
         column("model", pa.string(), "Name of the model.", nullable=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from schemas.column import column
+from schemas.recordings import GUESS
 
 ATTEMPT = pa.struct(
     [
@@ -28,6 +29,13 @@ SEGMENTS = pa.schema(
             pa.float64(),
             "Of that language, by the window's own audio. Null for English-only models.",
         ),
+        column(
+            "languages",
+            pa.list_(GUESS),
+            "What the window sounds like, whatever was forced: the three likeliest. Empty for English-only models.",
+        ),
+        column("text_language", pa.string(), "Code of the language that the text reads like. Null where unsure."),
+        column("text_language_probability", pa.float64(), "Of that language, by the text alone."),
         column("task", pa.string(), "transcribe, or translate (into English).", nullable=False),
         column(
             "avg_logprob",
@@ -56,11 +64,17 @@ SEGMENTS = pa.schema(
             "evidence", pa.float64(), "Log-likelihood ratio of the text given the audio against given silence.", "nats"
         ),
         column("evidence_per_token", pa.float64(), "The same, a text token.", "nats"),
+        column(
+            "phrase_weight",
+            pa.float64(),
+            "Weight of the known invention that the text equals, up to 1: docs/phrases.md. Null where it is none.",
+        ),
         column("speech_ratio", pa.float64(), "Share of the segment that lies under detected speech."),
         column(
             "flags",
             pa.list_(pa.string()),
-            "Reasons for doubt: low_logprob, repetitive, no_speech, fallback_exhausted.",
+            "Reasons for doubt: low_logprob, repetitive, no_speech, fallback_exhausted, language_mismatch, phrase,"
+            " omission.",
             nullable=False,
         ),
         column("hallucination_probability", pa.float64(), "Calibrated probability that the text was invented."),

@@ -35,7 +35,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.passages"},
         {"pipeline.levels"},
         {"pipeline.noise"},
-        {"pipeline.score"},
+        {"pipeline.score", "pipeline.omissions", "pipeline.text_language", "pipeline.phrases"},
         {"pipeline.decisions"},
         {"pipeline.metrics"},
         {"pipeline.subtitles", "pipeline.paragraphs", "pipeline.redaction"},
@@ -53,6 +53,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.probes"},
         {"pipeline.candidates"},
         {"pipeline.readings"},
+        {"pipeline.repeats"},
     ],
     [{"pipeline.layouts", "pipeline.card"}],
     [

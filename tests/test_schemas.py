@@ -36,6 +36,8 @@ QUANTITIES = {
     "speechless": "s",
     "looked_s": "s",
     "listened": "s",
+    "omissions": "s",
+    "omitted_s": "s",
     "size_bytes": "bytes",
     "sample_rate": "Hz",
     "snr_db": "dB",

@@ -270,6 +270,7 @@ class WhisperEngine:
         if not window.language:
             window.language, probability = window.reel.language.add(encoded.languages, weight=encoded.speech)
             window.language_probability = probability if self.tokens.layout.multilingual else None
+            window.languages = window.reel.language.guesses(encoded.languages)
         prompt, sot = self._prompt(window, self._before(window))
         recording, temperature = window.reel.passage.recording_id, self.options.temperatures[len(window.tries)]
         seeds = tuple(_seed(recording, window.origin, temperature, i) for i in range(width))

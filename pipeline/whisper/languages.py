@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.types import Guess
+
 STRONG = 0.5  # a window as sure as this of its language is decoded in it, whatever its passage speaks
 CHANGE = 0.1  # prior of any language beside those that the passage has shown
+TOP = 3  # guesses kept of a window
+UNLIKELY = 0.001  # pooled guesses below it are not kept
 
 
 class Evidence:
@@ -32,6 +36,23 @@ class Evidence:
             prior = [total / max(self._weight, 1e-9) + CHANGE for total in self._sum]
             chosen = max(range(len(posterior)), key=lambda i: posterior[i] * prior[i])
         return self._codes[chosen], posterior[chosen]
+
+    def guesses(self, posterior: Sequence[float]) -> tuple[Guess, ...]:
+        """Return the likeliest languages of a window; none where there is nothing to choose from."""
+        return self._guesses(posterior)[:TOP]
+
+    def pooled(self) -> tuple[Guess, ...]:
+        """Return the languages that the passage has shown, likeliest first, whatever was forced."""
+        if not self._weight:
+            return ()
+        found = self._guesses([total / self._weight for total in self._sum])
+        return tuple(guess for guess in found if guess.probability >= UNLIKELY)
+
+    def _guesses(self, posterior: Sequence[float]) -> tuple[Guess, ...]:
+        if len(self._codes) == 1:
+            return ()
+        order = sorted(range(len(posterior)), key=posterior.__getitem__, reverse=True)
+        return tuple(Guess(self._codes[i], posterior[i]) for i in order)
 
     def verdict(self) -> tuple[str, float | None]:
         """Return the passage's language and its mean probability; before any window: the forced one or the first."""

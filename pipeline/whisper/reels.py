@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from pipeline.types import SAMPLE_RATE, Attempt, Passage, Segment, Transcript, Word
+from pipeline.types import SAMPLE_RATE, Attempt, Guess, Passage, Segment, Span, Transcript, Word
 from pipeline.whisper.encoding import Encoded
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.mel import FRAMES_PER_SECOND, HOP, WINDOW_FRAMES, window
@@ -38,6 +38,7 @@ class Reel:
     seek: int = 0  # frame where the next window starts
     context: list[int] = field(default_factory=list)  # tokens before the next window; at first, of the initial prompt
     segments: list[Segment] = field(default_factory=list)
+    silent: list[Span] = field(default_factory=list)  # windows taken for silence
     last_speech: float = 0.0  # end of the last word, in seconds of the recording
 
     def advance(self, jump_s: float) -> bool:
@@ -64,6 +65,8 @@ class Reel:
             tuple(self.segments),
             language,
             probability,
+            self.language.pooled(),
+            tuple(self.silent),
         )
 
 
@@ -86,6 +89,7 @@ class Window:
     encoding: Future[Encoded] | None = None  # None while a slot holds the audio
     language: str = ""
     language_probability: float | None = None
+    languages: tuple[Guess, ...] = ()  # the likeliest
     tries: list[Try] = field(default_factory=list)
     chosen: Try | None = None  # that stands; None for silence
     evidence: list[float] = field(default_factory=list)  # nats, of each of its text tokens
@@ -137,6 +141,7 @@ class Window:
         reel = self.reel
         if self.chosen is None:
             reel.seek = self.start + self.frames
+            reel.silent.append(Span(self.origin, self.origin + self.frames * HOP))
             return
         done = cut(self.chosen.candidate.tokens, self.frames, tokens.layout)
         bounds = [self._bounds(piece, tokens) for piece in done.pieces]
@@ -194,6 +199,7 @@ class Window:
             attempts=tuple(one.scores for one in self.tries),
             evidence=sum(evidence) if evidence else None,
             evidence_per_token=sum(evidence) / len(evidence) if evidence else None,
+            languages=self.languages,
             words=tuple(
                 Word(
                     self._sample(word.start),
