@@ -56,14 +56,45 @@ SEGMENTS = pa.schema(
             "evidence", pa.float64(), "Log-likelihood ratio of the text given the audio against given silence.", "nats"
         ),
         column("evidence_per_token", pa.float64(), "The same, a text token.", "nats"),
+        column(
+            "text_logprob",
+            pa.float64(),
+            "Mean log-probability of the segment's own text tokens, given the audio and no text before it.",
+            "nats",
+        ),
+        column(
+            "evidence_low", pa.float64(), "Evidence a token of the five tokens in a row that have least of it.", "nats"
+        ),
         column("speech_ratio", pa.float64(), "Share of the segment that lies under detected speech."),
+        column(
+            "characters_per_s",
+            pa.float64(),
+            "Letters and digits a second of the detected speech under the segment. Null without speech.",
+            "1/s",
+        ),
+        column(
+            "repetition",
+            pa.int32(),
+            "Length of the longest stretch of the text that repeats itself; 0 for none.",
+            "letters",
+        ),
+        column("repetition_period", pa.int32(), "Of that stretch: how far it is from one time to the next.", "letters"),
+        column(
+            "variety",
+            pa.float64(),
+            "Share of the text's n-grams of letters (four; two in dense scripts) that do not repeat earlier ones.",
+        ),
         column(
             "flags",
             pa.list_(pa.string()),
-            "Reasons for doubt: low_logprob, repetitive, no_speech, fallback_exhausted.",
+            "Reasons for doubt: hallucination, low_logprob, repetitive, no_speech, fallback_exhausted.",
             nullable=False,
         ),
-        column("hallucination_probability", pa.float64(), "Calibrated probability that the text was invented."),
+        column(
+            "hallucination_probability",
+            pa.float64(),
+            "Calibrated probability that the text was invented: docs/quality.md.",
+        ),
         column("speaker", pa.string(), "Label of the speaker."),
     ]
 )

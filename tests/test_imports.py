@@ -32,7 +32,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.passages"},
         {"pipeline.levels"},
         {"pipeline.noise"},
-        {"pipeline.score"},
+        {"pipeline.score", "pipeline.signs", "pipeline.hallucination", "pipeline.hallucination_weights"},
         {"pipeline.metrics"},
         {"pipeline.subtitles", "pipeline.paragraphs", "pipeline.redaction"},
         {"pipeline.text", "pipeline.beside"},
