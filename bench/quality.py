@@ -71,7 +71,7 @@ RULES: dict[str, Callable[[Segment], bool]] = {
     "any flag": lambda s: bool(s.flags),
     "reference: no speech and unlikely": lambda s: s.no_speech_prob > 0.6 and s.avg_logprob < -1,
     "packs above 2.4 or unlikely": lambda s: s.compression_ratio > 2.4 or s.avg_logprob < -1,
-    "below 2 or above 25 characters/s": lambda s: not 2 <= (s.characters_per_s or 0.0) <= 25,
+    "below 2 or above 25 characters/s": lambda s: not 2 <= (s.characters_per_second or 0.0) <= 25,
     "a list of phrases": lambda s: _folded(s.text) in PHRASES,
     "a word of over 25 letters": lambda s: any(len(word) > 25 for word in s.text.split()),
 }

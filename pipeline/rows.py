@@ -86,7 +86,7 @@ _SEGMENT = [
     ("text_logprob", pa.float64()),
     ("evidence_low", pa.float64()),
     ("speech_ratio", pa.float64()),
-    ("characters_per_s", pa.float64()),
+    ("characters_per_second", pa.float64()),
     ("repetition", pa.int32()),
     ("repetition_period", pa.int32()),
     ("variety", pa.float64()),

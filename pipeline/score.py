@@ -51,7 +51,7 @@ def _weighed(segment: Segment, speech: _Cover) -> Segment:
     told = replace(
         segment,
         speech_ratio=speech.share(stretch),
-        characters_per_s=signs.characters_per_s(segment.text, speech.samples(stretch)),
+        characters_per_second=signs.characters_per_second(segment.text, speech.samples(stretch)),
         repetition=length,
         repetition_period=period,
         variety=signs.variety(segment.text),

@@ -27,7 +27,7 @@ def letters(text: str) -> str:
     return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN")
 
 
-def characters_per_s(text: str, speech: int) -> float | None:
+def characters_per_second(text: str, speech: int) -> float | None:
     """Return letters and digits a second of `speech`, in samples; None without speech."""
     return len(letters(text)) / (speech / SAMPLE_RATE) if speech > 0 else None
 

@@ -150,7 +150,7 @@ class Segment:
     text_logprob: float | None = None  # nats, mean of its own text tokens given the audio, without context
     evidence_low: float | None = None  # nats, of its weakest few tokens: `whisper.evidence.lowest`
     speech_ratio: float | None = None  # share of the segment under detected speech
-    characters_per_s: float | None = None  # letters and digits a second of that speech
+    characters_per_second: float | None = None  # letters and digits a second of that speech
     repetition: int = 0  # letters in the longest stretch of the text that repeats itself
     repetition_period: int = 0  # letters until it comes again
     variety: float | None = None  # share of the text's n-grams that are no repetitions

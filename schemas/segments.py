@@ -67,7 +67,7 @@ SEGMENTS = pa.schema(
         ),
         column("speech_ratio", pa.float64(), "Share of the segment that lies under detected speech."),
         column(
-            "characters_per_s",
+            "characters_per_second",
             pa.float64(),
             "Letters and digits a second of the detected speech under the segment. Null without speech.",
             "1/s",
@@ -75,10 +75,9 @@ SEGMENTS = pa.schema(
         column(
             "repetition",
             pa.int32(),
-            "Length of the longest stretch of the text that repeats itself; 0 for none.",
-            "letters",
+            "Length in letters of the longest stretch of the text that repeats itself; 0 for none.",
         ),
-        column("repetition_period", pa.int32(), "Of that stretch: how far it is from one time to the next.", "letters"),
+        column("repetition_period", pa.int32(), "Of that stretch: letters until it comes again."),
         column(
             "variety",
             pa.float64(),

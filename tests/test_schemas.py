@@ -17,7 +17,7 @@ from schemas.words import WORDS
 
 TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS}
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in TABLES for field in TABLES[table]]
-UNITS = {"s", "Hz", "bytes", "dB", "nats"}
+UNITS = {"1/s", "s", "Hz", "bytes", "dB", "nats"}
 # The words that a column of a physical quantity is named by, and its unit.
 QUANTITIES = {
     "start": "s",
@@ -33,6 +33,9 @@ QUANTITIES = {
     "avg_logprob": "nats",
     "evidence": "nats",
     "evidence_per_token": "nats",
+    "text_logprob": "nats",
+    "evidence_low": "nats",
+    "characters_per_second": "1/s",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.signs import characters_per_s, letters, repetition, variety
+from pipeline.signs import characters_per_second, letters, repetition, variety
 from pipeline.types import SAMPLE_RATE
 
 
@@ -23,8 +23,8 @@ def test_letters_are_folded_and_alone(text: str, expected: str) -> None:
 
 
 def test_speed_counts_letters_a_second_of_speech() -> None:
-    assert characters_per_s("Guten Tag!", 2 * SAMPLE_RATE) == 4.0
-    assert characters_per_s("Guten Tag!", 0) is None
+    assert characters_per_second("Guten Tag!", 2 * SAMPLE_RATE) == 4.0
+    assert characters_per_second("Guten Tag!", 0) is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,12 @@ def test_variety_is_high_for_ordinary_text_in_every_script() -> None:
 
 
 def test_variety_is_low_for_loops_in_every_script() -> None:
-    for text in ("la la la la la la la la", "音が、音が、音が、音が、音が、音が", "да да да да да да да", "1.5x4.5x4.5x4.5x4.5x4.5x"):
+    for text in (
+        "la la la la la la la la",
+        "音が、音が、音が、音が、音が、音が",
+        "да да да да да да да",
+        "1.5x4.5x4.5x4.5x4.5x4.5x",
+    ):
         assert variety(text) < 0.55, text
 
 
