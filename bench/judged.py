@@ -100,7 +100,7 @@ def listen(engine: Engine, tasks: Iterable[Task]) -> Iterator[Answer]:
     group: list[Task] = []
     for task in tasks:
         group.append(task)
-        if len(group) == 32:
+        if len(group) == 16:
             yield from _listen(engine, group)
             group = []
     yield from _listen(engine, group)
