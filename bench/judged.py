@@ -53,11 +53,13 @@ class Answer:
 
 
 def answers(folders: Sequence[Path], file: Path, model: str, share: float) -> list[Answer]:
-    """Return what is made of the folders' cases: from the file, or made now and added to it."""
+    """Return what is made of the folders' cases: from the file, or made now and added to it. No folders: the file's."""
     clips = [clip for folder in folders for clip in clips_of(folder)]
     tasks = [Task(case, way) for case in cases(clips, share) for way in _ways(case)]
     lines = file.open(encoding="utf-8") if file.exists() else ()
     known = {one.id: one for one in (Answer(**json.loads(line)) for line in lines)}
+    if not folders:
+        return list(known.values())
     missing = [task for task in tasks if task.id not in known]
     if missing:
         engine = load_engine(WhisperOptions(model=model))
@@ -143,17 +145,20 @@ def judged(case: Case, segments: Sequence[Segment]) -> list[Row]:
         in_gap = _in_gap(segment, case.gaps)
         row = {name: value for name, value in asdict(segment).items() if name not in ("words", "attempts")}
         row |= {"start": segment.start / SAMPLE_RATE, "end": segment.end / SAMPLE_RATE}
-        verdict = _invented(case, len(words), share, alike, in_gap)
-        rows.append(row | {"said": share, "alike": alike, "in_gap": in_gap, "invented": verdict})
+        other = bool(case.text) and segment.language != case.language
+        verdict = _invented(case, len(words), share, alike, in_gap=in_gap, other=other)
+        rows.append(
+            row | {"said": share, "alike": alike, "in_gap": in_gap, "other_language": other, "invented": verdict}
+        )
     return rows
 
 
-def _invented(case: Case, words: int, share: float, alike: float, in_gap: bool) -> bool | None:
+def _invented(case: Case, words: int, share: float, alike: float, *, in_gap: bool, other: bool) -> bool | None:
     if not case.text:
         return True
     if in_gap:
         return None if share > WRONG else True  # real words beside a gap may have times inside it
-    if not words:
+    if not words or other:  # speech that was taken for another language is misheard or translated: neither of both
         return None
     if share >= RIGHT:
         return False

@@ -1,12 +1,13 @@
 """What the flags and the probability of inventions are worth, on any folders of recordings with references.
 
-    python bench/quality.py FOLDER... --rows rows.jsonl [--share 0.5] [--peers --peer-python .peers/bin/python]
+    python bench/quality.py [FOLDER...] --rows rows.jsonl [--share 0.5] [--peers --peer-python .peers/bin/python]
 
-Folders are as in `accuracy.py`; clips with the text "" are what is taken for noise, too. The cases are those of
-`conditions.py`: clean, noisy, quiet, telephone, cut, with gaps, in a wrongly forced language, and nothing said.
-Each segment is held against what is said there (`judged.py`); segments in doubt count nowhere. --rows keeps what was
-heard, so that looking again takes seconds. Rules of others are written down here from their descriptions, and judge the
-same segments; --peers lets faster-whisper hear the clips in which nothing is said, with its speech filter and without.
+Folders are as in `accuracy.py`; without any, --rows is taken as it is. Clips with the text "" are what is taken for
+noise, too. The cases are those of `conditions.py`: clean, noisy, quiet, telephone, cut, with gaps, in a wrongly forced
+language, and nothing said. Each segment is held against what is said there (`judged.py`); segments in doubt count
+nowhere. --rows keeps what was heard, so that looking again takes seconds. Rules of others are written down here from
+their descriptions, and judge the same segments; --peers lets faster-whisper hear the clips in which nothing is said,
+with its speech filter and without.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ RULES: dict[str, Callable[[Segment], bool]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="+", type=Path)
+    parser.add_argument("folder", nargs="*", type=Path)
     parser.add_argument("--rows", type=Path, help="what was heard, made or gone on with")
     parser.add_argument("--share", type=float, default=1.0, help="of the cases that are made of the folders")
     parser.add_argument("--model", default="base")
@@ -282,7 +283,7 @@ def _share_of_seconds(heard: Sequence[Heard], rule: Callable[[Segment], bool]) -
 
 
 def _without_evidence(segment: Segment) -> Segment:
-    return replace(segment, evidence=None, evidence_per_token=None)
+    return replace(segment, evidence=None)
 
 
 def _folded(text: str) -> str:

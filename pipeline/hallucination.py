@@ -13,41 +13,31 @@ from pipeline.hallucination_weights import WITH_EVIDENCE, WITHOUT_EVIDENCE
 from pipeline.signs import variety
 from pipeline.types import Segment
 
-# Each input with the sign that its weight must have: training may not turn it around.
-INPUTS: dict[str, int] = {
-    "evidence": -1,
-    "evidence_per_token": -1,
-    "avg_logprob": -1,
-    "no_speech": +1,
-    "variety": -1,
-    "speech_ratio": -1,
-}
-OF_EVIDENCE = ("evidence", "evidence_per_token")
+# What is weighed, with the sign that each weight must have: training may not turn it around.
+WITH: dict[str, int] = {"evidence": -1, "evidence_per_token": -1, "text_logprob": -1, "no_speech": +1, "variety": -1}
+WITHOUT: dict[str, int] = {"avg_logprob": -1, "no_speech": +1, "variety": -1, "speech_ratio": -1}
 
 
 def probability(segment: Segment) -> float:
-    """Return the probability that nothing like this text was said; marks must be there (`speech_ratio`).
-
-    Without evidence other weights count, and tell less.
-    """
+    """Return the probability that nothing like this text was said. Without evidence other weights tell less."""
     found = inputs(segment)
-    weights = WITHOUT_EVIDENCE if segment.evidence is None else WITH_EVIDENCE
-    log_odds = weights["bias"] + sum(weights[name] * value for name, value in found.items() if name in weights)
+    weights = WITH_EVIDENCE if "evidence" in found else WITHOUT_EVIDENCE
+    log_odds = weights["bias"] + sum(weights[name] * value for name, value in found.items())
     return 1 / (1 + math.exp(-log_odds))
 
 
 def inputs(segment: Segment) -> Mapping[str, float]:
-    """Return what is weighed, each within bounds, so that no single number decides alone."""
-    found = {
-        "avg_logprob": _within(segment.avg_logprob, -2.0, 0.0),
-        "no_speech": _log_odds(segment.no_speech_prob),
-        "variety": variety(segment.text),
-        "speech_ratio": 1.0 if segment.speech_ratio is None else segment.speech_ratio,
-    }
-    if segment.evidence is not None and segment.evidence_per_token is not None:
-        found["evidence"] = math.log1p(_within(segment.evidence, 0.0, 200.0))
-        found["evidence_per_token"] = _within(segment.evidence_per_token, -1.0, 6.0)
-    return found
+    """Return what is weighed, by WITH or WITHOUT; each within bounds, so that no single number decides alone."""
+    found = {"no_speech": _log_odds(segment.no_speech_prob), "variety": variety(segment.text)}
+    nats, a_token, logprob = segment.evidence, segment.evidence_per_token, segment.text_logprob
+    if nats is not None and a_token is not None and logprob is not None:
+        return found | {
+            "evidence": math.log1p(_within(nats, 0.0, 200.0)),
+            "evidence_per_token": _within(a_token, -1.0, 6.0),
+            "text_logprob": _within(logprob, -2.5, 0.0),
+        }
+    speech = 1.0 if segment.speech_ratio is None else segment.speech_ratio
+    return found | {"avg_logprob": _within(segment.avg_logprob, -2.0, 0.0), "speech_ratio": speech}
 
 
 def _within(value: float, least: float, most: float) -> float:

@@ -84,7 +84,6 @@ _SEGMENT = [
     ("evidence", pa.float64()),
     ("evidence_per_token", pa.float64()),
     ("text_logprob", pa.float64()),
-    ("evidence_low", pa.float64()),
     ("speech_ratio", pa.float64()),
     ("characters_per_second", pa.float64()),
     ("repetition", pa.int32()),

@@ -148,7 +148,6 @@ class Segment:
     evidence: float | None = None  # nats: log p(text | audio) - log p(text | silence), over its text tokens
     evidence_per_token: float | None = None  # nats
     text_logprob: float | None = None  # nats, mean of its own text tokens given the audio, without context
-    evidence_low: float | None = None  # nats, of its weakest few tokens: `whisper.evidence.lowest`
     speech_ratio: float | None = None  # share of the segment under detected speech
     characters_per_second: float | None = None  # letters and digits a second of that speech
     repetition: int = 0  # letters in the longest stretch of the text that repeats itself

@@ -62,9 +62,6 @@ SEGMENTS = pa.schema(
             "Mean log-probability of the segment's own text tokens, given the audio and no text before it.",
             "nats",
         ),
-        column(
-            "evidence_low", pa.float64(), "Evidence a token of the five tokens in a row that have least of it.", "nats"
-        ),
         column("speech_ratio", pa.float64(), "Share of the segment that lies under detected speech."),
         column(
             "characters_per_second",

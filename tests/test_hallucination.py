@@ -9,7 +9,7 @@ import pytest
 from speech_examples import LANGUAGES, answers, clip, passage
 
 from pipeline import hallucination_weights
-from pipeline.hallucination import INPUTS, OF_EVIDENCE, inputs, probability
+from pipeline.hallucination import WITH, WITHOUT, inputs, probability
 from pipeline.score import ScoreOptions, mark
 from pipeline.types import SAMPLE_RATE, Attempt, Segment, Transcript
 from pipeline.whisper.engine import WhisperEngine
@@ -29,6 +29,7 @@ SPOKEN = Segment(
     attempts=(Attempt(0.0, -0.25, 1.1),),
     evidence=50.0,
     evidence_per_token=5.0,
+    text_logprob=-0.25,
     speech_ratio=0.95,
 )
 INVENTED = replace(
@@ -38,12 +39,13 @@ INVENTED = replace(
     no_speech_prob=0.7,
     evidence=0.5,
     evidence_per_token=0.1,
+    text_logprob=-0.7,
     speech_ratio=0.1,
 )
 
 
 def without_evidence(segment: Segment) -> Segment:
-    return replace(segment, evidence=None, evidence_per_token=None)
+    return replace(segment, evidence=None, evidence_per_token=None, text_logprob=None)
 
 
 def test_numbers_of_speech_and_of_an_invention_lie_on_both_sides() -> None:
@@ -57,7 +59,8 @@ def test_without_evidence_there_is_a_probability_too() -> None:
 
 
 def test_a_segment_of_no_length_counts_as_under_speech() -> None:
-    assert probability(replace(SPOKEN, speech_ratio=None)) == probability(replace(SPOKEN, speech_ratio=1.0))
+    blind = without_evidence(SPOKEN)
+    assert probability(replace(blind, speech_ratio=None)) == probability(replace(blind, speech_ratio=1.0))
 
 
 @pytest.mark.parametrize(
@@ -65,13 +68,14 @@ def test_a_segment_of_no_length_counts_as_under_speech() -> None:
     [
         ({"evidence": 60.0}, {"evidence": 3.0}),
         ({"evidence_per_token": 6.0}, {"evidence_per_token": 0.5}),
-        ({"avg_logprob": -0.1}, {"avg_logprob": -1.5}),
+        ({"text_logprob": -0.1}, {"text_logprob": -1.5}),
+        ({"evidence": None, "avg_logprob": -0.1}, {"evidence": None, "avg_logprob": -1.5}),
         ({"no_speech_prob": 0.01}, {"no_speech_prob": 0.9}),
-        ({"speech_ratio": 1.0}, {"speech_ratio": 0.0}),
+        ({"evidence": None, "speech_ratio": 1.0}, {"evidence": None, "speech_ratio": 0.0}),
         ({"text": "Nothing comes again in this."}, {"text": "la la la la la la la la"}),
     ],
 )
-def test_no_number_speaks_against_its_meaning(better: dict[str, float], worse: dict[str, float]) -> None:
+def test_no_number_speaks_against_its_meaning(better: dict[str, object], worse: dict[str, object]) -> None:
     for segment in (SPOKEN, INVENTED):
         assert probability(replace(segment, **better)) <= probability(replace(segment, **worse))  # type: ignore[arg-type]
 
@@ -85,11 +89,13 @@ def test_numbers_out_of_bounds_give_probabilities() -> None:
 
 
 def test_weights_are_of_the_inputs_and_have_their_signs() -> None:
-    assert hallucination_weights.WITH_EVIDENCE.keys() == {"bias", *INPUTS}
-    assert hallucination_weights.WITHOUT_EVIDENCE.keys() == {"bias", *INPUTS} - {*OF_EVIDENCE}
-    for weights in (hallucination_weights.WITH_EVIDENCE, hallucination_weights.WITHOUT_EVIDENCE):
-        assert all(sign * weights[name] >= 0 for name, sign in INPUTS.items() if name in weights)
-    assert inputs(SPOKEN).keys() == INPUTS.keys()
+    for signs, weights, segment in (
+        (WITH, hallucination_weights.WITH_EVIDENCE, SPOKEN),
+        (WITHOUT, hallucination_weights.WITHOUT_EVIDENCE, without_evidence(SPOKEN)),
+    ):
+        assert weights.keys() == {"bias", *signs}
+        assert all(sign * weights[name] >= 0 for name, sign in signs.items())
+        assert inputs(segment).keys() == signs.keys()
 
 
 # --- the real model ---------------------------------------------------------------------------------------------------

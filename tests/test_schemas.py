@@ -34,7 +34,6 @@ QUANTITIES = {
     "evidence": "nats",
     "evidence_per_token": "nats",
     "text_logprob": "nats",
-    "evidence_low": "nats",
     "characters_per_second": "1/s",
 }
 

@@ -111,7 +111,7 @@ def test_flags_follow_the_numbers(segment: Segment, expected: tuple[str, ...]) -
 
 
 def test_the_operating_point_of_inventions_is_an_option() -> None:
-    doubtful = replace(scored(-0.9, 1.4, 0.5), evidence=6.0, evidence_per_token=1.0)
+    doubtful = replace(scored(-0.9, 1.4, 0.5), evidence=6.0, evidence_per_token=1.0, text_logprob=-0.9)
     (marked,) = mark(transcript(doubtful), DEFAULT).segments
     probability = marked.hallucination_probability
     assert probability is not None

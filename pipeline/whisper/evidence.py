@@ -19,9 +19,6 @@ from pipeline.whisper.model import CACHE_STEP, Feed, Whisper
 ROWS = 32  # tokens whose logits are made at a time: they fit a CPU's cache, 7 MB of float32
 
 
-RUN = 5  # tokens in a row that are weighed together: a few words
-
-
 class Weight(NamedTuple):
     """A token's log-probability with the audio, and with silence, in nats."""
 
@@ -35,7 +32,6 @@ class Sums:
 
     evidence: float
     per_token: float
-    lowest: float  # a token, of the RUN tokens in a row that weigh least
     logprob: float  # a token, with the audio
 
 
@@ -43,10 +39,8 @@ def sums(weights: Sequence[Weight]) -> Sums | None:
     """Return what tokens weigh together; None for none."""
     if not weights:
         return None
-    each = [one.heard - one.quiet for one in weights]
-    run = min(RUN, len(each))
-    lowest = min(sum(each[i : i + run]) for i in range(len(each) - run + 1)) / run
-    return Sums(sum(each), sum(each) / len(each), lowest, sum(one.heard for one in weights) / len(weights))
+    evidence, count = sum(one.heard - one.quiet for one in weights), len(weights)
+    return Sums(evidence, evidence / count, sum(one.heard for one in weights) / count)
 
 
 @dataclass(frozen=True)

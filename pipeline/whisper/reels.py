@@ -196,7 +196,6 @@ class Window:
             evidence=weighed.evidence if weighed else None,
             evidence_per_token=weighed.per_token if weighed else None,
             text_logprob=weighed.logprob if weighed else None,
-            evidence_low=weighed.lowest if weighed else None,
             words=tuple(
                 Word(
                     self._sample(word.start),
