@@ -47,6 +47,7 @@ class FakeEngine:
                     attempts=(Attempt(0.0, -0.25, 1.0),),
                     evidence=100.0,
                     evidence_per_token=5.0,
+                    text_logprob=-0.25,
                 )
                 for span in passage.spans
             )

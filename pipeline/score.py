@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline import omissions, phrases, text_language
+from pipeline import hallucination, omissions, phrases, signs, text_language
 from pipeline.phrases import Phrases
 from pipeline.types import Finished, Guess, Omission, Outcome, Segment, Span, Transcript, setting
 
 # Each flag with what it says of the segment.
 FLAGS: dict[str, str] = {
+    "hallucination": "All numbers together say that nothing like this text was said: it was probably invented.",
     "low_logprob": "The model itself found the text unlikely: its mean log-probability is low.",
     "repetitive": "The text repeats itself: it compresses far better than speech does, as loops of a decoder do.",
     "no_speech": "The model heard no speech in the window that the text is from, however sure it is of the words.",
@@ -29,8 +30,11 @@ FLAGS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Where doubt begins. The defaults are the quality gates of the reference implementation's decoding."""
+    """Where doubt begins. But for the first, the defaults are the quality gates of the reference's decoding."""
 
+    max_hallucination: float = setting(
+        0.5, "Flag segments as hallucination when the probability that their text was invented is above this."
+    )
     flag_logprob: float = setting(
         -1.0, "Flag segments as low_logprob when their mean log-probability is below this.", "nats"
     )
@@ -39,24 +43,31 @@ class ScoreOptions:
 
 
 def mark(transcript: Transcript, options: ScoreOptions, known: Phrases | None = None) -> Transcript:
-    """Return the transcript with what can be said of each segment alone, whatever was said before.
+    """Return the transcript with what can be said of each segment alone, and its `flags`, computed anew.
 
     `known` are the lines that are taken for inventions; by default those of the list that ships.
     """
     speech, known = _Cover(transcript.speech), phrases.known() if known is None else known
-    segments = (_read(segment, speech, known) for segment in transcript.segments)
-    return replace(transcript, segments=tuple(replace(one, flags=_flags(one, options)) for one in segments))
+    weighed = (_weighed(segment, speech, known) for segment in transcript.segments)
+    return replace(transcript, segments=tuple(replace(one, flags=_flags(one, options)) for one in weighed))
 
 
-def _read(segment: Segment, speech: _Cover, known: Phrases) -> Segment:
+def _weighed(segment: Segment, speech: _Cover, known: Phrases) -> Segment:
+    stretch = Span(segment.start, segment.end)
     reads = text_language.read(segment.text)
-    return replace(
+    length, period = signs.repetition(segment.text)
+    told = replace(
         segment,
-        speech_ratio=speech.share(Span(segment.start, segment.end)),
+        speech_ratio=speech.share(stretch),
         text_language=reads and reads.language,
         text_language_probability=reads and reads.probability,
         phrase_weight=known.weight(segment.text),
+        characters_per_second=signs.characters_per_second(segment.text, speech.samples(stretch)),
+        repetition=length,
+        repetition_period=period,
+        variety=signs.variety(segment.text),
     )
+    return replace(told, hallucination_probability=hallucination.probability(told))
 
 
 def finish(transcripts: Iterable[Transcript], outcome: Outcome) -> Finished:
@@ -91,7 +102,9 @@ def _flags(segment: Segment, options: ScoreOptions) -> tuple[str, ...]:
     unlikely = segment.avg_logprob < options.flag_logprob
     repetitive = segment.compression_ratio > options.flag_compression_ratio
     no_speech = segment.no_speech_prob > options.flag_no_speech
+    invented = segment.hallucination_probability
     found = {
+        "hallucination": invented is not None and invented > options.max_hallucination,
         "low_logprob": unlikely,
         "repetitive": repetitive,
         "no_speech": no_speech,
@@ -155,7 +168,11 @@ class _Cover:
 
     def share(self, stretch: Span) -> float | None:
         """Return the covered share of `stretch`; None when it has no length."""
-        return (self._until(stretch.end) - self._until(stretch.start)) / len(stretch) if len(stretch) > 0 else None
+        return self.samples(stretch) / len(stretch) if len(stretch) > 0 else None
+
+    def samples(self, stretch: Span) -> int:
+        """Return how many samples of `stretch` are covered."""
+        return self._until(stretch.end) - self._until(stretch.start)
 
     def _until(self, sample: int) -> int:
         index = bisect_right(self._starts, sample)

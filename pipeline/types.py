@@ -157,7 +157,13 @@ class Segment:
     attempts: tuple[Attempt, ...]
     evidence: float | None = None  # nats: log p(text | audio) - log p(text | silence), over its text tokens
     evidence_per_token: float | None = None  # nats
+    text_logprob: float | None = None  # nats, mean of its own text tokens given the audio, without context
     speech_ratio: float | None = None  # share of the segment under detected speech
+    characters_per_second: float | None = None  # letters and digits a second of that speech
+    repetition: int = 0  # letters in the longest stretch of the text that repeats itself
+    repetition_period: int = 0  # letters until it comes again
+    variety: float | None = None  # share of the text's n-grams that are no repetitions
+    hallucination_probability: float | None = None
     flags: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()
     languages: tuple[Guess, ...] = ()  # what the window sounds like, likeliest first, whatever was forced

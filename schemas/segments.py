@@ -65,19 +65,46 @@ SEGMENTS = pa.schema(
         ),
         column("evidence_per_token", pa.float64(), "The same, a text token.", "nats"),
         column(
+            "text_logprob",
+            pa.float64(),
+            "Mean log-probability of the segment's own text tokens, given the audio and no text before it.",
+            "nats",
+        ),
+        column(
             "phrase_weight",
             pa.float64(),
             "Weight of the known invention that the text equals, up to 1: docs/phrases.md. Null where it is none.",
         ),
         column("speech_ratio", pa.float64(), "Share of the segment that lies under detected speech."),
         column(
+            "characters_per_second",
+            pa.float64(),
+            "Letters and digits a second of the detected speech under the segment. Null without speech.",
+            "1/s",
+        ),
+        column(
+            "repetition",
+            pa.int32(),
+            "Length in letters of the longest stretch of the text that repeats itself; 0 for none.",
+        ),
+        column("repetition_period", pa.int32(), "Of that stretch: letters until it comes again."),
+        column(
+            "variety",
+            pa.float64(),
+            "Share of the text's n-grams of letters (four; two in dense scripts) that do not repeat earlier ones.",
+        ),
+        column(
             "flags",
             pa.list_(pa.string()),
-            "Reasons for doubt: low_logprob, repetitive, no_speech, fallback_exhausted, language_mismatch, phrase,"
-            " omission.",
+            "Reasons for doubt: hallucination, low_logprob, repetitive, no_speech, fallback_exhausted, language_mismatch,"
+            " phrase, omission.",
             nullable=False,
         ),
-        column("hallucination_probability", pa.float64(), "Calibrated probability that the text was invented."),
+        column(
+            "hallucination_probability",
+            pa.float64(),
+            "Calibrated probability that the text was invented: docs/quality.md.",
+        ),
         column("speaker", pa.string(), "Label of the speaker."),
     ]
 )

@@ -54,6 +54,22 @@ def test_pipeline_tells_what_it_loses(tmp_path: Path) -> None:
         assert part in said
 
 
+@pytest.mark.slow
+def test_quality_holds_segments_against_what_is_said(tmp_path: Path) -> None:
+    where = folder(tmp_path / "mixed", "Gracias por llamar a la centralita.")
+    shutil.copy(CLIP.parent / "music.mp3", where)
+    entries = [json.loads((where / "manifest.jsonl").read_text()) | {"duration_s": 39.0}]  # longer ones are no clips
+    entries.append({"uri": "music.mp3", "text": "", "language": None, "duration_s": 30.7})
+    (where / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    out, rows = tmp_path / "figures.json", tmp_path / "rows.jsonl"
+    bench("quality.py", str(where), "--rows", str(rows), "--share", "0.6", "--json", str(out))
+    figures = json.loads(out.read_text())
+    assert figures.keys() == {"scores", "rules", "reliability", "languages"}
+    heard = rows.read_text(encoding="utf-8")
+    bench("quality.py", str(where), "--rows", str(rows), "--share", "0.6")
+    assert rows.read_text(encoding="utf-8") == heard  # nothing was heard twice
+
+
 def test_gpu_bench_runs_on_a_cpu_without_ray_hub_and_arrow() -> None:
     absent = ("ray", "huggingface_hub", "pyarrow", "click", "onnxruntime", "pandas", "smart_open", "rich")
     code = (

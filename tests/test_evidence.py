@@ -15,7 +15,7 @@ from speech_examples import LANGUAGES, answers, clip, passage, passes, with_opti
 from pipeline.types import SAMPLE_RATE, Passage, Pcm, Segment, Span
 from pipeline.whisper import mel as audio
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.evidence import Claim, silence, weigh
+from pipeline.whisper.evidence import Claim, Weight, silence, sums, weigh
 from pipeline.whisper.options import WhisperOptions
 
 PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,), dtype="float32")
@@ -94,6 +94,13 @@ def test_segments_have_the_evidence_of_their_text_tokens(
     for segment, (nats, count) in zip(segments, sums, strict=True):
         assert segment.evidence == pytest.approx(nats, rel=1e-4)
         assert segment.evidence_per_token == pytest.approx(nats / count, rel=1e-4)
+
+
+def test_sums_are_of_what_each_token_weighs() -> None:
+    found = sums([Weight(-1.0, -5.0), Weight(-2.0, -2.5), Weight(-3.0, -3.0)])
+    assert found is not None
+    assert (found.evidence, found.per_token, found.logprob) == (4.5, 1.5, -2.0)
+    assert sums([]) is None
 
 
 @pytest.mark.slow

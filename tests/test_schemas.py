@@ -24,7 +24,7 @@ TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decis
 ALL = {**TABLES, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in ALL for field in ALL[table]]
 STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
-UNITS = {"s", "Hz", "bytes", "nats", "dB", "LUFS"}
+UNITS = {"1/s", "s", "Hz", "bytes", "nats", "dB", "LUFS"}
 # The words that a column of a physical quantity is named by, and its unit.
 QUANTITIES = {
     "start": "s",
@@ -50,6 +50,8 @@ QUANTITIES = {
     "edge_db": "dB",
     "bandwidth_hz": "Hz",
     "loudness_lufs": "LUFS",
+    "text_logprob": "nats",
+    "characters_per_second": "1/s",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -13,6 +13,15 @@ from pipeline.types import SAMPLE_RATE, Attempt, Outcome, Recording, Segment, Sp
 from schemas.segments import SEGMENTS
 
 DEFAULT = ScoreOptions()
+MARKS = {
+    "speech_ratio",
+    "characters_per_second",
+    "repetition",
+    "repetition_period",
+    "variety",
+    "hallucination_probability",
+    "flags",
+}
 OUTCOME = Outcome(Recording("r", "r.mp3"), 1, 0, 0)
 GOOD = Segment(
     start=0,
@@ -101,6 +110,23 @@ def test_flags_follow_the_numbers(segment: Segment, expected: tuple[str, ...]) -
     assert flags(segment) == expected
 
 
+def test_the_operating_point_of_inventions_is_an_option() -> None:
+    doubtful = replace(scored(-0.9, 1.4, 0.5), evidence=6.0, evidence_per_token=1.0, text_logprob=-0.9)
+    (marked,) = mark(transcript(doubtful), DEFAULT).segments
+    probability = marked.hallucination_probability
+    assert probability is not None
+    below, above = (ScoreOptions(max_hallucination=probability + shift) for shift in (-0.001, 0.001))
+    assert "hallucination" in flags(doubtful, below)
+    assert "hallucination" not in flags(doubtful, above)
+
+
+def test_text_and_times_are_counted() -> None:
+    said = replace(GOOD, text="Bye. Bye. Bye.", end=2 * SAMPLE_RATE)
+    (marked,) = mark(transcript(said, speech=(Span(0, SAMPLE_RATE),)), DEFAULT).segments
+    assert (marked.characters_per_second, marked.repetition, marked.repetition_period) == (9.0, 9, 3)
+    assert marked.variety == 0.5
+
+
 def test_an_engine_without_attempts_has_no_fallback_to_exhaust() -> None:
     assert flags(replace(scored(-1.01, 1.4), attempts=())) == ("low_logprob",)
 
@@ -120,7 +146,8 @@ def test_marking_again_changes_nothing() -> None:
 def test_nothing_is_dropped_or_changed_but_the_marks() -> None:
     segments = tuple(replace(scored(-5.0, 9.0, 1.0), text=f"{number}") for number in range(5))
     marked = mark(transcript(*segments), DEFAULT)
-    assert tuple(replace(segment, flags=(), speech_ratio=None) for segment in marked.segments) == segments
+    fresh = {item.name: item.default for item in fields(Segment) if item.name in MARKS}
+    assert tuple(replace(segment, **fresh) for segment in marked.segments) == segments
     assert replace(marked, segments=()) == transcript()
 
 

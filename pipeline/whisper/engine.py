@@ -23,7 +23,7 @@ from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
 from pipeline.whisper.device import resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
-from pipeline.whisper.evidence import Claim, silence, weigh
+from pipeline.whisper.evidence import Claim, Weight, silence, weigh
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
@@ -229,13 +229,13 @@ class WhisperEngine:
     def _weigh(self, accepted: list[Window]) -> None:
         """Weigh the texts that stand against silence, where that is not done yet."""
         claims = (
-            [window for window in accepted if not window.evidence and window.text(self.tokens)]
+            [window for window in accepted if not window.weights and window.text(self.tokens)]
             if self.options.evidence
             else []
         )
         found = weigh(self.model, [self._claim(window) for window in claims], self.silence)
         for window, (heard, quiet) in zip(claims, found, strict=True):
-            window.evidence = (heard - quiet).tolist()
+            window.weights = [Weight(*pair) for pair in zip(heard.tolist(), quiet.tolist(), strict=True)]
 
     def _claim(self, window: Window) -> Claim:
         # Without context: a text that only goes on with what was said before has no evidence of its own.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,30 @@ from pipeline.whisper.mel import WINDOW_FRAMES, log_mel
 from pipeline.whisper.model import CACHE_STEP, Feed, Whisper
 
 ROWS = 32  # tokens whose logits are made at a time: they fit a CPU's cache, 7 MB of float32
+
+
+class Weight(NamedTuple):
+    """A token's log-probability with the audio, and with silence, in nats."""
+
+    heard: float
+    quiet: float
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a segment's tokens weigh together, in nats."""
+
+    evidence: float
+    per_token: float
+    logprob: float  # a token, with the audio
+
+
+def sums(weights: Sequence[Weight]) -> Sums | None:
+    """Return what tokens weigh together; None for none."""
+    if not weights:
+        return None
+    evidence, count = sum(one.heard - one.quiet for one in weights), len(weights)
+    return Sums(evidence, evidence / count, sum(one.heard for one in weights) / count)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.types import SAMPLE_RATE, Attempt, Guess, Passage, Segment, Span, Transcript, Word
 from pipeline.whisper.encoding import Encoded
+from pipeline.whisper.evidence import Sums, Weight, sums
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.mel import FRAMES_PER_SECOND, HOP, WINDOW_FRAMES, window
 from pipeline.whisper.options import WhisperOptions
@@ -92,7 +93,7 @@ class Window:
     languages: tuple[Guess, ...] = ()  # the likeliest
     tries: list[Try] = field(default_factory=list)
     chosen: Try | None = None  # that stands; None for silence
-    evidence: list[float] = field(default_factory=list)  # nats, of each of its text tokens
+    weights: list[Weight] = field(default_factory=list)  # of each of its text tokens
 
     @classmethod
     def next(cls, reel: Reel) -> Window:
@@ -152,13 +153,13 @@ class Window:
             reel.context = []
         at = 0
         for piece, bound, mine in zip(done.pieces, bounds, words, strict=True):
-            evidence = self.evidence[at : (at := at + bound.tokens)]
+            weighed = sums(self.weights[at : (at := at + bound.tokens)])
             text = tokens.decode(list(piece.tokens)).strip()
             start, end = self._sample(bound.start), self._sample(bound.end)
             # What starts in the padding behind the audio was not said: as empty as a segment without length.
             if text and start != end:
                 reel.context += piece.tokens if keeps_context else ()
-                reel.segments.append(self._segment(start, end, text, self.chosen, evidence, mine, options))
+                reel.segments.append(self._segment(start, end, text, self.chosen, weighed, mine, options))
         reel.seek = self.start + done.advance
         last = max((word.end for mine in words for word in mine), default=0.0)
         if last:
@@ -181,7 +182,7 @@ class Window:
         end: int,
         text: str,
         chosen: Try,
-        evidence: list[float],
+        weighed: Sums | None,
         words: list[Timing],
         options: WhisperOptions,
     ) -> Segment:
@@ -197,8 +198,9 @@ class Window:
             no_speech_prob=chosen.no_speech_prob,
             temperature=chosen.scores.temperature,
             attempts=tuple(one.scores for one in self.tries),
-            evidence=sum(evidence) if evidence else None,
-            evidence_per_token=sum(evidence) / len(evidence) if evidence else None,
+            evidence=weighed.evidence if weighed else None,
+            evidence_per_token=weighed.per_token if weighed else None,
+            text_logprob=weighed.logprob if weighed else None,
             languages=self.languages,
             words=tuple(
                 Word(

@@ -1,0 +1,187 @@
+"""Cases -> segments of our engine, each held against what is said there: right, wrong, or in doubt.
+
+Knows the engine and the cases of `conditions.py`; no scores and no thresholds. Two ways to listen: `detected`, as
+`bulkscribe transcribe` does, by speech detection; and `all`, where each case is one passage, and all of it speech.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
+from conditions import Case, cases, clips_of
+from rapidfuzz.distance import Levenshtein
+
+from pipeline import text
+from pipeline.engines import load_engine
+from pipeline.passages import PassageCutter, PassageOptions
+from pipeline.score import ScoreOptions, mark
+from pipeline.speech import SpeechOptions, detect
+from pipeline.types import SAMPLE_RATE, Engine, Passage, Recording, Segment, Span, Transcript
+from pipeline.whisper.options import WhisperOptions
+
+WAYS = ("detected", "all")
+INSIDE = 0.8  # a segment with this share of its time in a gap is in the gap
+RIGHT, WRONG = 0.75, 0.2  # share of a segment's words that were said: from here on right; up to here wrong
+ALIKE = 0.4  # characters in common, by which wrong words are only misspelt
+
+Row = dict[str, Any]  # of a segment
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was made of a task, as it stands in a file of rows."""
+
+    id: str
+    name: str
+    group: str
+    condition: str
+    way: str
+    language: str | None  # spoken
+    forced: str | None
+    noise_db: float | None
+    text: str  # said
+    duration_s: float
+    rows: list[Row]
+
+
+def answers(folders: Sequence[Path], file: Path, model: str, share: float) -> list[Answer]:
+    """Return what is made of the folders' cases: from the file, or made now and added to it. No folders: the file's."""
+    clips = [clip for folder in folders for clip in clips_of(folder)]
+    tasks = [Task(case, way) for case in cases(clips, share) for way in _ways(case)]
+    lines = file.open(encoding="utf-8") if file.exists() else ()
+    known = {one.id: one for one in (Answer(**json.loads(line)) for line in lines)}
+    if not folders:
+        return list(known.values())
+    missing = [task for task in tasks if task.id not in known]
+    if missing:
+        engine = load_engine(WhisperOptions(model=model))
+        with file.open("a", encoding="utf-8") as out:
+            for answer in listen(engine, missing):
+                known[answer.id] = answer
+                out.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
+                out.flush()
+    return [known[task.id] for task in tasks]
+
+
+def segment_of(row: Row) -> Segment:
+    """Return the segment that a row tells of, without attempts and words."""
+    names = {field.name for field in fields(Segment)}
+    kept = {name: value for name, value in row.items() if name in names}
+    times = {name: round(row[name] * SAMPLE_RATE) for name in ("start", "end")}
+    return Segment(**kept | times | {"attempts": (), "flags": tuple(row["flags"])})
+
+
+def _ways(case: Case) -> Sequence[str]:
+    """Return how a case is listened to: silence and its kin both ways, as detection mostly leaves nothing to judge."""
+    return (random.Random(f"{case.name} {case.condition}").choice(WAYS),) if case.text else WAYS
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case, and how it is listened to."""
+
+    case: Case
+    way: str
+
+    @property
+    def id(self) -> str:
+        parts = (self.case.name, self.case.condition, self.way, self.case.forced or "", str(self.case.noise_db or ""))
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def listen(engine: Engine, tasks: Iterable[Task]) -> Iterator[Answer]:
+    """Yield what is made of each task; in groups, so that they share the engine's batch."""
+    group: list[Task] = []
+    for task in tasks:
+        group.append(task)
+        if len(group) == 16:
+            yield from _listen(engine, group)
+            group = []
+    yield from _listen(engine, group)
+
+
+def _listen(engine: Engine, tasks: Sequence[Task]) -> Iterator[Answer]:
+    found: dict[str, list[Transcript]] = {task.id: [] for task in tasks}
+    passages = [passage for task in tasks for passage in _passages(task)]
+    for transcript in engine.transcribe(iter(passages)):
+        if transcript is not None:
+            found[transcript.recording_id].append(mark(transcript, ScoreOptions()))
+    for task in tasks:
+        ordered = sorted(found[task.id], key=lambda transcript: transcript.passage)
+        rows = judged(task.case, [segment for transcript in ordered for segment in transcript.segments])
+        case, seconds = task.case, len(task.case.pcm) / SAMPLE_RATE
+        told = (case.name, case.group, case.condition, task.way, case.language, case.forced, case.noise_db, case.text)
+        yield Answer(task.id, *told, seconds, rows)
+
+
+def _passages(task: Task) -> list[Passage]:
+    pcm, forced = task.case.pcm, task.case.forced
+    if task.way == "all":
+        return [Passage(task.id, 0, 0, pcm, (Span(0, len(pcm)),), forced)]
+    recording = Recording(task.id, task.case.name, language=forced)
+    return list(PassageCutter(recording, detect([pcm], SpeechOptions()), PassageOptions()))
+
+
+def judged(case: Case, segments: Sequence[Segment]) -> list[Row]:
+    """Return the segments as rows, with `invented` (None: in doubt) by what is said where they stand."""
+    spaceless = text.is_spaceless(case.text)
+    mine = [text.words(s.text, case.language, text.AS_THE_PAPER, spaceless=spaceless) for s in segments]
+    said = text.words(case.text, case.language, text.AS_THE_PAPER, spaceless=spaceless)
+    heard = [word for words in mine for word in words]
+    hits, beside = _beside(said, heard)
+    rows, at = [], 0
+    for segment, words in zip(segments, mine, strict=True):
+        here = range(at, at := at + len(words))
+        share = sum(i in hits for i in here) / len(words) if words else 0.0
+        alike = _alike(words, [said[i] for i in sorted({i for place in here for i in beside.get(place, ())})])
+        in_gap = _in_gap(segment, case.gaps)
+        row = {name: value for name, value in asdict(segment).items() if name not in ("words", "attempts")}
+        row |= {"start": segment.start / SAMPLE_RATE, "end": segment.end / SAMPLE_RATE}
+        other = bool(case.text) and segment.language != case.language
+        verdict = _invented(case, len(words), share, alike, in_gap=in_gap, other=other)
+        rows.append(
+            row | {"said": share, "alike": alike, "in_gap": in_gap, "other_language": other, "invented": verdict}
+        )
+    return rows
+
+
+def _invented(case: Case, words: int, share: float, alike: float, *, in_gap: bool, other: bool) -> bool | None:
+    if not case.text:
+        return True
+    if in_gap:
+        return None if share > WRONG else True  # real words beside a gap may have times inside it
+    if not words or other:  # speech that was taken for another language is misheard or translated: neither of both
+        return None
+    if share >= RIGHT:
+        return False
+    return True if share <= WRONG and alike < ALIKE else None
+
+
+def _beside(said: Sequence[str], heard: Sequence[str]) -> tuple[set[int], dict[int, list[int]]]:
+    """Return the places in `heard` of words that were said, and for each place those of `said` beside it."""
+    hits: set[int] = set()
+    beside: dict[int, list[int]] = {}
+    for step in Levenshtein.opcodes(said, heard):
+        for place in range(step.dest_start, step.dest_end):
+            beside[place] = list(range(step.src_start, step.src_end))
+            if step.tag == "equal":
+                hits.add(place)
+    return hits, beside
+
+
+def _alike(words: Sequence[str], reference: Sequence[str]) -> float:
+    return float(Levenshtein.normalized_similarity("".join(words), "".join(reference))) if words else 0.0
+
+
+def _in_gap(segment: Segment, gaps: Iterable[tuple[float, float]]) -> bool:
+    start, end = segment.start / SAMPLE_RATE, segment.end / SAMPLE_RATE
+    inside = sum(max(0.0, min(end, b) - max(start, a)) for a, b in gaps)
+    return end > start and inside / (end - start) >= INSIDE

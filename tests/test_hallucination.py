@@ -1,0 +1,127 @@
+"""The probability of an invention: low for real speech, high for what the model makes of music, whatever is missing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from speech_examples import LANGUAGES, answers, clip, passage
+
+from pipeline import hallucination_weights
+from pipeline.hallucination import WITH, WITHOUT, inputs, probability
+from pipeline.score import ScoreOptions, mark
+from pipeline.types import SAMPLE_RATE, Attempt, Segment, Transcript
+from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.options import WhisperOptions
+
+SPOKEN = Segment(
+    start=0,
+    end=4 * SAMPLE_RATE,
+    text="Good evening, and welcome to the show.",
+    language="en",
+    language_probability=0.9,
+    task="transcribe",
+    avg_logprob=-0.25,
+    compression_ratio=1.1,
+    no_speech_prob=0.05,
+    temperature=0.0,
+    attempts=(Attempt(0.0, -0.25, 1.1),),
+    evidence=50.0,
+    evidence_per_token=5.0,
+    text_logprob=-0.25,
+    speech_ratio=0.95,
+)
+INVENTED = replace(
+    SPOKEN,
+    text="Thanks for watching!",
+    avg_logprob=-0.6,
+    no_speech_prob=0.7,
+    evidence=0.5,
+    evidence_per_token=0.1,
+    text_logprob=-0.7,
+    speech_ratio=0.1,
+)
+
+
+def without_evidence(segment: Segment) -> Segment:
+    return replace(segment, evidence=None, evidence_per_token=None, text_logprob=None)
+
+
+def test_numbers_of_speech_and_of_an_invention_lie_on_both_sides() -> None:
+    assert probability(SPOKEN) < 0.02
+    assert probability(INVENTED) > 0.9
+
+
+def test_without_evidence_there_is_a_probability_too() -> None:
+    assert probability(without_evidence(SPOKEN)) < 0.1
+    assert probability(without_evidence(INVENTED)) > 0.5
+
+
+def test_a_segment_of_no_length_counts_as_under_speech() -> None:
+    blind = without_evidence(SPOKEN)
+    assert probability(replace(blind, speech_ratio=None)) == probability(replace(blind, speech_ratio=1.0))
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"evidence": 60.0}, {"evidence": 3.0}),
+        ({"evidence_per_token": 6.0}, {"evidence_per_token": 0.5}),
+        ({"text_logprob": -0.1}, {"text_logprob": -1.5}),
+        ({"evidence": None, "avg_logprob": -0.1}, {"evidence": None, "avg_logprob": -1.5}),
+        ({"no_speech_prob": 0.01}, {"no_speech_prob": 0.9}),
+        ({"evidence": None, "speech_ratio": 1.0}, {"evidence": None, "speech_ratio": 0.0}),
+        ({"text": "Nothing comes again in this."}, {"text": "la la la la la la la la"}),
+    ],
+)
+def test_no_number_speaks_against_its_meaning(better: dict[str, object], worse: dict[str, object]) -> None:
+    for segment in (SPOKEN, INVENTED):
+        assert probability(replace(segment, **better)) <= probability(replace(segment, **worse))  # type: ignore[arg-type]
+
+
+def test_numbers_out_of_bounds_give_probabilities() -> None:
+    for evidence in (-1e9, 1e9):
+        for no_speech in (0.0, 1.0):
+            for logprob in (-math.inf, 0.0):
+                wild = replace(SPOKEN, evidence=evidence, no_speech_prob=no_speech, avg_logprob=logprob)
+                assert 0 <= probability(wild) <= 1
+
+
+def test_weights_are_of_the_inputs_and_have_their_signs() -> None:
+    for signs, weights, segment in (
+        (WITH, hallucination_weights.WITH_EVIDENCE, SPOKEN),
+        (WITHOUT, hallucination_weights.WITHOUT_EVIDENCE, without_evidence(SPOKEN)),
+    ):
+        assert weights.keys() == {"bias", *signs}
+        assert all(sign * weights[name] >= 0 for name, sign in signs.items())
+        assert inputs(segment).keys() == signs.keys()
+
+
+# --- the real model ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def heard() -> dict[str, list[Segment]]:
+    """What the model makes of speech, and of music that it is told is speech, with its gates open."""
+    listening = WhisperEngine(WhisperOptions(temperatures=(0.0,), logprob_threshold=-9.0, jump_s=math.inf))
+    speech = [clip(passage(name, LANGUAGES[name]), 14) for name in ("es_centralita.opus", "ru_kommutator.ogg")]
+    music = clip(passage("music.mp3", "en"), 15)
+    return {name: marked(one) for name, one in answers(listening, *speech, music).items()}
+
+
+def marked(transcript: Transcript) -> list[Segment]:
+    return list(mark(transcript, ScoreOptions()).segments)
+
+
+def test_real_speech_is_not_taken_for_an_invention(heard: dict[str, list[Segment]]) -> None:
+    spoken = [one for name, segments in heard.items() if name != "music.mp3" for one in segments]
+    assert len(spoken) > 4
+    assert all((one.hallucination_probability or 0.0) < 0.2 for one in spoken)
+    assert not [one for one in spoken if "hallucination" in one.flags]
+
+
+def test_text_that_music_brings_forth_is(heard: dict[str, list[Segment]]) -> None:
+    invented = heard["music.mp3"]
+    assert invented, "the model says nothing: then this test needs other music"
+    assert all("hallucination" in one.flags for one in invented)
