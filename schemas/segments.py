@@ -96,8 +96,8 @@ SEGMENTS = pa.schema(
         column(
             "flags",
             pa.list_(pa.string()),
-            "Reasons for doubt: hallucination, low_logprob, repetitive, no_speech, fallback_exhausted, language_mismatch,"
-            " phrase, omission.",
+            "Reasons for doubt: hallucination, low_logprob, repetitive, no_speech, fallback_exhausted,"
+            " language_mismatch, phrase, omission.",
             nullable=False,
         ),
         column(
