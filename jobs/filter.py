@@ -123,7 +123,7 @@ def _again(earlier: str, out: str, job: JobOptions, values: dict[str, Any]) -> d
         one.outcome.recording for table in kept.decisions(earlier) for one in read_surveys(table)
     )
     config, model = _config_of(earlier)
-    counts = dict.fromkeys(("ok", "partial", "failed", *book.counted), 0)
+    counts: dict[str, float] = dict.fromkeys(("ok", "partial", "failed", *book.counted), 0)
     with (
         interruptible(shown, len(recordings)),
         Ledger.open(

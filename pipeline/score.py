@@ -59,8 +59,8 @@ def _weighed(segment: Segment, speech: _Cover, known: Phrases) -> Segment:
     told = replace(
         segment,
         speech_ratio=speech.share(stretch),
-        text_language=reads and reads.language,
-        text_language_probability=reads and reads.probability,
+        text_language=None if reads is None else reads.language,
+        text_language_probability=None if reads is None else reads.probability,
         phrase_weight=known.weight(segment.text),
         characters_per_second=signs.characters_per_second(segment.text, speech.samples(stretch)),
         repetition=length,
