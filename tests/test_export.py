@@ -192,14 +192,16 @@ def test_lhotse_reads_real_audio_by_the_manifests(tmp_path: Path) -> None:
     out = tmp_path / "out"
     sources = [AUDIO / "it_centralino.flac", AUDIO / "ru_kommutator.ogg", AUDIO / "silence.wav"]
     arguments = ["transcribe", *map(str, sources), "--out", str(out), "--model", "fake", "--runner", "local"]
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0
+    segments = json.loads(done.stdout)["segments"]
     assert export(out, "--format", "lhotse,nemo").exit_code == 0
     recordings = lhotse.load_manifest(out / "export/lhotse/recordings.000000.jsonl.gz")
     supervisions = lhotse.load_manifest(out / "export/lhotse/supervisions.000000.jsonl.gz")
     lhotse.validate_recordings_and_supervisions(recordings, supervisions)
     cuts = lhotse.CutSet.from_manifests(recordings=recordings, supervisions=supervisions)
     assert len(recordings) == 3
-    assert len(supervisions) == len(cuts.trim_to_supervisions(keep_overlapping=False).to_eager()) > 10
+    assert len(supervisions) == len(cuts.trim_to_supervisions(keep_overlapping=False).to_eager()) == segments > 0
     for recording in recordings:
         audio = recording.load_audio()
         assert audio.shape == (recording.num_channels, recording.num_samples)
