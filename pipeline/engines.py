@@ -12,6 +12,13 @@ from pipeline.types import SAMPLE_RATE, Attempt, Engine, Look, Passage, Segment,
 from pipeline.whisper.options import WhisperOptions
 
 FAKE = "fake"
+TALE_RATE = 15  # characters a second
+TALE = (
+    "Nobody listened to it, and what follows is only here to fill the time that a speaker would have taken: a harbour in"
+    " the fog, boats that come in before dawn, an old man who counts crates, gulls, a bell, two women who laugh about the"
+    " price of herring, a child asleep on a heap of nets, and far out the light of a ship that nobody expects, blinking"
+    " slowly, as if it knew that the whole town would talk about it by noon. Then the wind turns, and all go home early."
+)
 WINDOW = 30 * SAMPLE_RATE  # what a Whisper model takes at once; less than a window costs as much as a whole one
 
 
@@ -36,7 +43,7 @@ class FakeEngine:
                 Segment(
                     start=span.start,
                     end=span.end,
-                    text=f"Speech of {len(span) / SAMPLE_RATE:.2f} seconds.",
+                    text=_sentence(len(span) / SAMPLE_RATE),
                     language=language,
                     language_probability=1.0,
                     task="transcribe",
@@ -60,6 +67,11 @@ class FakeEngine:
                 languages = ((passage.language or "en", 1.0),)
                 speech = sum(map(len, passage.spans))
                 yield Look(passage.recording_id, passage.index, passage.span, speech, 0.0, languages)
+
+
+def _sentence(seconds: float) -> str:
+    """Return about as much text as people say in the time, so that nothing seems to be missing."""
+    return f"Speech of {seconds:.2f} seconds. {TALE[: round(TALE_RATE * seconds)]}".strip()
 
 
 def load_engine(options: WhisperOptions) -> Engine:

@@ -7,8 +7,10 @@ sees what is missing whatever the reason, and not whether what is there is right
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from operator import attrgetter
 
 from pipeline.types import SAMPLE_RATE, Omission, Segment, Span, Transcript
 
@@ -84,7 +86,7 @@ def _uncovered(
 ) -> Iterator[Omission]:
     """Yield the gaps between what the text covers that hold speech which the text beside them cannot have said."""
     for gap in _gaps(_claims(segments), passage.span):
-        inside = [span for span in speech if span.overlap(gap)]
+        inside = _inside(speech, gap)
         missing = sum(span.overlap(gap) for span in inside)
         if missing < LEAST:
             continue
@@ -143,7 +145,13 @@ def _short(segments: Sequence[Segment], speech: Sequence[Span], rate: float) -> 
 
 def _under(segment: Segment, speech: Sequence[Span]) -> int:
     span = Span(segment.start, segment.end)
-    return sum(one.overlap(span) for one in speech)
+    return sum(one.overlap(span) for one in _inside(speech, span))
+
+
+def _inside(speech: Sequence[Span], stretch: Span) -> Sequence[Span]:
+    """Return the spans, which are in order, that share samples with `stretch`: a recording may have thousands."""
+    first = bisect_right(speech, stretch.start, key=attrgetter("end"))
+    return speech[first : bisect_left(speech, stretch.end, key=attrgetter("start"))]
 
 
 def _spread(samples: int) -> float:

@@ -75,6 +75,8 @@ def test_each_recording_has_a_row_and_the_same_command_does_nothing_more(tmp_pat
         "failed": 1,
         "segments": counts(first)["segments"],
         "flagged_segments": 0,
+        "omissions": 0,
+        "omitted_s": 0,
         "audio_hours": counts(first)["audio_hours"],
         "wall_s": 0,
         "times_real_time": 0,
