@@ -35,6 +35,9 @@ GOOD = Segment(
     no_speech_prob=0.1,
     temperature=0.0,
     attempts=(Attempt(0.0, -0.3, 1.4),),
+    evidence=60.0,
+    evidence_per_token=5.0,
+    text_logprob=-0.3,
 )
 
 
