@@ -191,7 +191,7 @@ def test_the_command_writes_a_list_that_marking_takes(out: str, tmp_path: Path) 
 
 def test_a_list_of_ones_own_steers_a_job_and_is_part_of_its_configuration(tmp_path: Path) -> None:
     mine, out = tmp_path / "mine.csv", tmp_path / "out"
-    mine.write_text("language,weight,text\nen,0.9,Speech of 38.*\n", encoding="utf-8")
+    mine.write_text("language,weight,text\nen,0.9,Speech of 3.*\n", encoding="utf-8")
     base = [
         "transcribe",
         str(EXAMPLES / "en_switchboard.mp3"),
@@ -204,7 +204,8 @@ def test_a_list_of_ones_own_steers_a_job_and_is_part_of_its_configuration(tmp_pa
     ]
     done = CliRunner().invoke(main, [*base, "--phrases", str(mine)])
     assert done.exit_code == 0, done.output
-    assert set(pd.read_parquet(out / "segments")["phrase_weight"]) == {0.9}
+    marked = pd.read_parquet(out / "segments").set_index("text")["phrase_weight"]
+    assert {text.startswith("Speech of 3.") for text in marked.index[marked == 0.9]} == {True}
     again = CliRunner().invoke(main, base)
     assert again.exit_code == 2
     assert "phrases_sha256" in again.stderr
