@@ -14,10 +14,10 @@ from pipeline.whisper.options import WhisperOptions
 FAKE = "fake"
 TALE_RATE = 15  # characters a second
 TALE = (
-    "Nobody listened to it, and what follows is only here to fill the time that a speaker would have taken: a harbour"
-    " in the fog, boats that come in before dawn, an old man who counts crates, gulls, a bell, two women who laugh"
-    " about the price of herring, a child asleep on a heap of nets, and far out the light of a ship that nobody expects,"
-    " blinking slowly, as if it knew that the whole town would talk about it by noon. Then all go home early."
+    "Nobody listened to it, and what follows is only here to fill the time that a speaker would have taken:"
+    " a harbour in the fog, boats that come in before dawn, an old man who counts crates, gulls, a bell,"
+    " two women who laugh about the price of herring, a child asleep on a heap of nets, and far out the light"
+    " of a ship that nobody expects, blinking slowly, as if it knew that the whole town would talk about it."
 )
 WINDOW = 30 * SAMPLE_RATE  # what a Whisper model takes at once; less than a window costs as much as a whole one
 
