@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from speech_examples import answers, clip, passage
 
 from pipeline import hallucination_weights
 from pipeline.hallucination import WITH, WITHOUT, inputs, probability
-from pipeline.types import SAMPLE_RATE, Attempt, Segment
+from pipeline.score import ScoreOptions, mark
+from pipeline.types import SAMPLE_RATE, Attempt, Passage, Segment, Span
+from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.options import WhisperOptions
 
 SPOKEN = Segment(
     start=0,
@@ -92,3 +97,16 @@ def test_weights_are_of_the_inputs_and_have_their_signs() -> None:
         assert weights.keys() == {"bias", *signs}
         assert all(sign * weights[name] >= 0 for name, sign in signs.items())
         assert inputs(segment).keys() == signs.keys()
+
+
+def test_real_speech_and_a_text_that_noise_brings_forth() -> None:
+    open_gates = WhisperOptions(temperatures=(0.0,), logprob_threshold=-9.0, no_speech_threshold=1.0)
+    samples = np.random.default_rng(5).normal(0, 300, 20 * SAMPLE_RATE).astype(np.int16)
+    noise = Passage("noise", 0, 0, samples, (Span(0, len(samples)),), "en")
+    found = answers(WhisperEngine(open_gates), clip(passage("es_centralita.opus", "es"), 12), noise)
+    spoken = mark(found["es_centralita.opus"], ScoreOptions()).segments
+    invented = mark(found["noise"], ScoreOptions()).segments
+    assert spoken
+    assert all((one.hallucination_probability or 0.0) < 0.2 and "hallucination" not in one.flags for one in spoken)
+    assert invented
+    assert all("hallucination" in one.flags for one in invented)
