@@ -123,6 +123,7 @@ def test_killed_before_any_change_of_the_file_system(tmp_path: Path, drive: Driv
     assert at > 50
 
 
+@pytest.mark.slow  # as many runs as the one above, which kills harder
 @pytest.mark.parametrize("again", FRESH_OR_REPLACING)
 def test_interrupted_before_any_change_of_the_file_system(tmp_path: Path, drive: Drive, seed: int, again: bool) -> None:
     start, expected = first_run(tmp_path, drive, seed, again=again)
