@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; 
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 OUT = out/demo
-# Test files at a time; each may take 3 GB.
+# Test files at a time, each with a core; they may take 3 GB each.
 TESTERS = 2
 AZURITE = 3.37.0
 CHROMIUM = 153.0.0
@@ -45,7 +45,7 @@ demo: .venv/demo.stamp
 	@$(BIN)/python examples/show.py $(OUT)
 
 test: lint .venv/npm.stamp
-	$(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
 
 test-all: lint .venv/npm.stamp
 	$(BIN)/python -m pytest
