@@ -77,7 +77,7 @@ class Ledger:
         self._retry_failed: bool = run["retry_failed"]
         self._set_todo(Recordings.of([]), np.empty(0, np.int32), np.empty(0))
         self._half: dict[str, _Half] = defaultdict(_Half)
-        self._counts: Counter[str] = Counter(dict.fromkeys(("ok", "partial", "failed", *book.counted), 0))
+        self._counts: dict[str, float] = dict.fromkeys(("ok", "partial", "failed", *book.counted), 0)
         self._failures: Counter[str] = Counter()
         self._audio = self._speech = 0  # samples
         self._batches = 0
@@ -313,7 +313,8 @@ class Ledger:
     def _count(self, finished: Any) -> None:
         outcome: Outcome = finished.outcome
         self._counts[outcome.status] += 1
-        self._counts.update(self._book.counts(finished))
+        for name, count in self._book.counts(finished).items():
+            self._counts[name] += count
         self._audio += outcome.duration
         self._speech += outcome.speech
         if outcome.failure is not None:
@@ -324,7 +325,7 @@ class Ledger:
         if status != "running":
             self._run |= {
                 "ended_at": run_files.now(),
-                "counts": dict(self._counts),
+                "counts": {name: round(count, 1) for name, count in self._counts.items()},
                 "failures": dict(self._failures),
                 "audio_s": round(self._audio / SAMPLE_RATE, 3),
                 "speech_s": round(self._speech / SAMPLE_RATE, 3),
