@@ -331,7 +331,7 @@ def test_the_run_file_tells_what_was_asked_and_what_came(tmp_path: Path) -> None
     assert found["status"] == "finished"
     assert found["run"] == {"sources": ["x/"]}
     assert found["config"] == {**CONFIG, "temperatures": [0.0, 0.4]}
-    counts = {"ok": 1, "partial": 0, "failed": 1, "segments": 1, "flagged_segments": 0, "omissions": 1, "omitted_s": 2.2}
+    counts = {"ok": 1, "partial": 0, "failed": 1, "segments": 1, "flagged_segments": 1, "omissions": 1, "omitted_s": 2.2}
     assert found["counts"] == counts
     assert found["failures"] == {"decode/broken": 1}
     assert (found["to_do"], found["audio_s"]) == (2, 3.0)
