@@ -22,11 +22,14 @@ import pandas as pd
 import pyarrow.dataset
 from material import CONFIG, listing, shuffled
 
+from pipeline import phrases, text_language
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger, LedgerOptions
 from pipeline.types import Recording
 
-LOADED_LAZILY = (pd, pyarrow.dataset)  # by pyarrow: once here, not in each driver
+LOADED_LAZILY = (pd, pyarrow.dataset)  # by pyarrow: once here, not in each driver, as what the segments' marks need
+text_language.guess("once")
+phrases.known()
 OPTIONS = LedgerOptions(flush_recordings=7)
 INTERRUPTED, REFUSED = 3, 4  # exit codes
 
