@@ -226,7 +226,7 @@ def test_killed_at_random_again_and_again(tmp_path: Path, drive: Drive, seed: in
     rng = random.Random(seed)
     start, expected = first_run(tmp_path, drive, seed, again=True)
     kills = 0
-    for number in range(20):
+    for number in range(10):
         out = tmp_path / f"out{number}"
         shutil.copytree(start, out)
         longest_s = 0.1
