@@ -24,7 +24,7 @@ from pipeline.engines import load_engine
 from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.score import ScoreOptions, mark
 from pipeline.speech import SpeechOptions, detect
-from pipeline.types import SAMPLE_RATE, Engine, Passage, Recording, Segment, Span, Transcript
+from pipeline.types import SAMPLE_RATE, Engine, Guess, Passage, Recording, Segment, Span, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 WAYS = ("detected", "all")
@@ -76,7 +76,8 @@ def segment_of(row: Row) -> Segment:
     names = {field.name for field in fields(Segment)}
     kept = {name: value for name, value in row.items() if name in names}
     times = {name: round(row[name] * SAMPLE_RATE) for name in ("start", "end")}
-    return Segment(**kept | times | {"attempts": (), "flags": tuple(row["flags"])})
+    guesses = tuple(Guess(**one) for one in row.get("languages") or ())
+    return Segment(**kept | times | {"attempts": (), "flags": tuple(row["flags"]), "languages": guesses})
 
 
 def _ways(case: Case) -> Sequence[str]:
