@@ -19,9 +19,19 @@ import numpy as np
 from pipeline import pieces, storage
 from pipeline.decode import DecodeOptions, Selection
 from pipeline.errors import DataError, DecodeError
-from pipeline.ranges import Served, served
+from pipeline.ranges import Served
 from pipeline.speech import FRAME, FULL_SCALE, SpeechOptions, detect
-from pipeline.stages import SCREEN, Listening, Stage, Transcribe, best_selection, cut_tables, decoder_of, settled
+from pipeline.stages import (
+    SCREEN,
+    Listening,
+    Stage,
+    Transcribe,
+    best_selection,
+    cut_tables,
+    decoding,
+    settled,
+    within_reach,
+)
 from pipeline.types import SAMPLE_RATE, Media, Outcome, Passage, Pcm, Recording, Span, setting
 from pipeline.whisper.options import WhisperOptions
 
@@ -157,13 +167,9 @@ class _Audio:
 
     def _seeks(self, stack: ExitStack) -> bool:
         """Say whether ffmpeg can read the file back and forth: it is here, or served from its store by range."""
-        one = self._recording
-        if pieces.local_window(one.location, one.inside):
+        if pieces.local_window(self._recording.location, self._recording.inside):
             return True
-        part = not one.inside or one.inside.startswith("bytes=")
-        if storage.local_path(one.location) is None and part and one.size and storage.ranged(one.location):
-            opener = partial(pieces.open_piece, one.location, one.version, one.inside)
-            self._remote = stack.enter_context(served(opener, one.size))
+        self._remote = stack.enter_context(within_reach(self._recording))
         return self._remote is not None
 
     def _length_s(self) -> float:
@@ -194,18 +200,11 @@ class _Audio:
             raise DecodeError("audio_missing", message)
 
     def _blocks(self, glimpse: tuple[float, float] | None) -> Generator[Pcm, None, None]:
-        url = self._remote.url if self._remote else None
-        decoder = decoder_of(self._recording, self._decode, self._selection, glimpse=glimpse, url=url)
+        decoder, blocks = decoding(self._recording, self._decode, self._selection, self._remote, glimpse)
         try:
-            for pcm in decoder.blocks():
+            for pcm in blocks:
                 self.media, self._promised = decoder.media, decoder.promised_s is not None
                 yield pcm
-        except DecodeError:
+        except DataError:
             self.media = decoder.media
-            self._told_by_the_store()
             raise
-        self._told_by_the_store()
-
-    def _told_by_the_store(self) -> None:
-        if self._remote:
-            self._remote.raise_error()  # which ffmpeg knows nothing of

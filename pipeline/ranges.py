@@ -16,6 +16,9 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import BinaryIO
 
+from pipeline.errors import DecodeError
+from pipeline.types import Pcm
+
 _PIECE = 1 << 16  # bytes read from the store at a time
 _HEAD = 1 << 19  # bytes at the start that are kept: ffmpeg reads them for each stretch anew. More than sockets hold
 _AHEAD = 1 << 16  # bytes that may wait in the socket: what ffmpeg never reads is read in vain
@@ -54,8 +57,19 @@ class Served:
                         self._head += piece
             return self._head
 
-    def raise_error(self) -> None:
-        """Raise what went wrong between us and the store: ffmpeg knows only that its input ended."""
+    def told(self, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
+        """Yield what ffmpeg makes of the file, and raise what went wrong between us and the store.
+
+        That comes before what ffmpeg says, which knows only that its input ended.
+        """
+        try:
+            yield from blocks
+        except DecodeError:
+            self._raise()
+            raise
+        self._raise()
+
+    def _raise(self) -> None:
         if self.error is not None:
             raise self.error
 

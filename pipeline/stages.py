@@ -13,7 +13,7 @@ import queue
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,17 +22,18 @@ import pyarrow as pa
 
 from pipeline import logs, metrics, pieces, rows, score, storage
 from pipeline.attempts import DEATHS, attempts, key_of
-from pipeline.decode import DecodeOptions, Decoder, Selection, alternatives
+from pipeline.decode import SEEK_S, DecodeOptions, Decoder, Selection, alternatives
 from pipeline.engines import load_engine
 from pipeline.errors import DataError
 from pipeline.levels import Meter
 from pipeline.noise import NoiseOptions, noisy
 from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.phrases import Phrases
+from pipeline.ranges import Served, served
 from pipeline.score import ScoreOptions
 from pipeline.speech import SpeechOptions, detect
 from pipeline.storage import StoreOptions
-from pipeline.types import SAMPLE_RATE, Engine, Look, Outcome, Passage, Recording, Transcript
+from pipeline.types import SAMPLE_RATE, Engine, Look, Outcome, Passage, Pcm, Recording, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 Transform = Callable[[Iterable[pa.Table]], Iterator[pa.Table]]
@@ -112,34 +113,54 @@ def best_selection(listen: Callable[[Selection], Listening]) -> Iterator[Passage
 
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Listening:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
-    decoder, meter = decoder_of(recording, options.decode, selection), Meter()
-    blocks = decoder.blocks()
-    if options.noise.add_noise is not None and (power := _power(recording, options, selection)):
-        blocks = noisy(blocks, power, options.noise.add_noise, recording.id)
-    cutter = PassageCutter(recording, meter.listen(detect(blocks, options.speech)), options.passages)
-    passages, failure = 0, None
-    try:
-        for passage in cutter:
-            passages += 1
-            yield passage
-    except DataError as error:  # what was decoded before it is kept
-        failure = error.failure
+    meter, passages, failure = Meter(), 0, None
+    with within_reach(recording) if _far_in(recording) else nullcontext() as remote:
+        decoder, blocks = decoding(recording, options.decode, selection, remote)
+        if options.noise.add_noise is not None and (power := _power(recording, options, selection)):
+            blocks = noisy(blocks, power, options.noise.add_noise, recording.id)
+        cutter = PassageCutter(recording, meter.listen(detect(blocks, options.speech)), options.passages)
+        try:
+            for passage in cutter:
+                passages += 1
+                yield passage
+        except DataError as error:  # what was decoded before it is kept
+            failure = error.failure
     media = replace(decoder.media, selection=selection.name)
     duration, speech = cutter.duration, cutter.speech
     return Outcome(recording, passages, duration, speech, cutter.speechless, media, failure, meter.snr_db)
 
 
-def decoder_of(
+def _far_in(recording: Recording) -> bool:
+    """Say whether what lies before the stretch is worth not reading."""
+    return recording.start >= SEEK_S * SAMPLE_RATE
+
+
+@contextmanager
+def within_reach(recording: Recording) -> Iterator[Served | None]:
+    """Serve ffmpeg a recording of a store that it can read by range; None where there is nothing to serve."""
+    part = not recording.inside or recording.inside.startswith("bytes=")
+    remote, ranged = storage.local_path(recording.location) is None, False
+    if remote and part and recording.size:
+        with suppress(DataError):  # the reader of the stream meets it again, and tells
+            ranged = storage.ranged(recording.location)
+    if not ranged or not recording.size:
+        yield None
+        return
+    opener = partial(pieces.open_piece, recording.location, recording.version, recording.inside)
+    with served(opener, recording.size) as file:
+        yield file
+
+
+def decoding(
     recording: Recording,
     options: DecodeOptions,
     selection: Selection,
-    *,
+    remote: Served | None = None,
     glimpse: tuple[float, float] | None = None,
-    url: str | None = None,
-) -> Decoder:
-    """Return what decodes the recording, or a glimpse of its file; ffmpeg reads from `url` if there is one."""
+) -> tuple[Decoder, Iterator[Pcm]]:
+    """Return what decodes the recording, or a glimpse of its file, and the blocks that it yields."""
     path, window = pieces.local_window(recording.location, recording.inside) or (None, None)
-    return Decoder(
+    decoder = Decoder(
         partial(pieces.open_piece, recording.location, recording.version, recording.inside),
         path,
         options,
@@ -148,15 +169,18 @@ def decoder_of(
         stretch=(recording.start, recording.end),
         window=window,
         glimpse=glimpse,
-        url=url,
+        url=remote.url if remote else None,
     )
+    blocks = decoder.blocks()
+    return decoder, remote.told(blocks) if remote else blocks
 
 
 def _power(recording: Recording, options: CutOptions, selection: Selection) -> float | None:
     """Return the power of a recording's speech: it is read to its end, or to where that fails."""
     meter = Meter()
     with suppress(DataError):  # the second reading meets it again, and tells
-        deque(meter.listen(detect(decoder_of(recording, options.decode, selection).blocks(), options.speech)), maxlen=0)
+        _, blocks = decoding(recording, options.decode, selection)
+        deque(meter.listen(detect(blocks, options.speech)), maxlen=0)
     return meter.power
 
 

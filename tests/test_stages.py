@@ -6,15 +6,19 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from range_server import counting_server
 
-from pipeline import rows, stages
+from pipeline import rows, stages, storage
 from pipeline.decode import find_ffmpeg
 from pipeline.engines import FAKE
 from pipeline.score import ScoreOptions
+from pipeline.sources import resolve
+from pipeline.speech import SpeechOptions
 from pipeline.stages import (
     CutOptions,
     Plan,
@@ -25,6 +29,7 @@ from pipeline.stages import (
     mark_stage,
     transcribe_stage,
 )
+from pipeline.storage import StoreOptions
 from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Span, Transcript
 from pipeline.whisper.options import WhisperOptions
 
@@ -142,22 +147,22 @@ def test_callers_that_share_an_engine_get_their_own_answers() -> None:
 
 
 class Breaking:
-    """An engine that ends at its second passage: with an error, or, where there is none, too early."""
+    """An engine that ends at its second passage: with an error of these words, or, where there are none, too early."""
 
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
+    def __init__(self, words: str | None) -> None:
+        self.words = words
 
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         for number, passage in enumerate(one for one in passages if one is not None):
-            if number and self.error:
-                raise self.error
+            if number and self.words:
+                raise RuntimeError(self.words)
             if number:
                 return
             yield Transcript(passage.recording_id, passage.index, passage.span, (), (), "en", None)
 
 
 ENDS = [
-    pytest.param(RuntimeError("the GPU is on fire"), "on fire", id="broken"),
+    pytest.param("the GPU is on fire", "on fire", id="broken"),
     pytest.param(None, "ended before its input", id="ended"),
 ]
 
@@ -179,7 +184,7 @@ def ends_with(call: Callable[[], object]) -> list[str]:
 
 
 @pytest.mark.parametrize(("error", "words"), ENDS)
-def test_engine_that_ends_stops_the_job(monkeypatch: pytest.MonkeyPatch, error: Exception | None, words: str) -> None:
+def test_engine_that_ends_stops_the_job(monkeypatch: pytest.MonkeyPatch, error: str | None, words: str) -> None:
     monkeypatch.setattr(stages, "load_engine", lambda options: Breaking(error))
     tables = [rows.recordings_table([recording(EXAMPLES / "episode.m4a")])] * 3
     assert words in "".join(ends_with(lambda: list(in_process(FAKE_PLAN, tables))))
@@ -187,7 +192,7 @@ def test_engine_that_ends_stops_the_job(monkeypatch: pytest.MonkeyPatch, error: 
 
 @pytest.mark.parametrize(("error", "words"), ENDS)
 def test_engine_that_ends_stops_each_of_its_callers(
-    monkeypatch: pytest.MonkeyPatch, error: Exception | None, words: str
+    monkeypatch: pytest.MonkeyPatch, error: str | None, words: str
 ) -> None:
     monkeypatch.setattr(stages, "load_engine", lambda options: Breaking(error))
     shared = Transcribe(WhisperOptions(model=FAKE))
@@ -197,3 +202,46 @@ def test_engine_that_ends_stops_each_of_its_callers(
     assert all(words in "".join(said) for said in ended)
     assert words in "".join(ends_with(lambda: list(shared([table]))))  # of one who comes later, too
     shared.close()
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with half an hour of noise, in a format that can be sought in and in one that cannot."""
+    folder = tmp_path_factory.mktemp("long")
+    ffmpeg("-f", "lavfi", "-i", "anoisesrc=d=1800:r=16000:a=0.1:seed=7", folder / "long.wav")
+    ffmpeg("-i", folder / "long.wav", "-c:a", "adpcm_ima_wav", folder / "long.adpcm.wav")
+    return folder
+
+
+def all_of(uri: str, start_s: int, end_s: int) -> tuple[list[np.ndarray], Outcome]:
+    """Return the audio of a stretch, each frame of which is taken for speech."""
+    (whole,) = resolve([uri]).recordings
+    stretch = replace(whole, start=start_s * SAMPLE_RATE, end=end_s * SAMPLE_RATE)
+    *passages, outcome = cut(stretch, CutOptions(speech=SpeechOptions(threshold=0.0, end_threshold=0.0)))
+    assert isinstance(outcome, Outcome)
+    return [passage.pcm for passage in passages if isinstance(passage, Passage)], outcome
+
+
+@pytest.mark.parametrize(("name", "most"), [("long.wav", 0.1), ("long.adpcm.wav", 1.2)])
+def test_a_stretch_far_into_a_file_of_a_store_is_read_by_range(long: Path, name: str, most: float) -> None:
+    here, _ = all_of(str(long / name), 1700, 1720)
+    with counting_server(long) as (address, sent):
+        there, outcome = all_of(f"{address}/{name}", 1700, 1720)
+    assert outcome.status == "ok"
+    assert outcome.duration == 20 * SAMPLE_RATE
+    assert np.array_equal(np.concatenate(here), np.concatenate(there))
+    assert sent[name] < most * (long / name).stat().st_size
+
+
+def test_a_store_that_fails_in_a_stretch_is_what_its_row_tells(long: Path) -> None:
+    with counting_server(long) as (address, _):
+        (whole,) = resolve([f"{address}/long.wav"]).recordings
+    stretch = replace(whole, start=1700 * SAMPLE_RATE)  # the server is gone by now
+    storage.configure(StoreOptions(store_attempts=1))
+    try:
+        *_, outcome = cut(stretch, CutOptions())
+    finally:
+        storage.configure(StoreOptions())
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure
+    assert (outcome.failure.stage, outcome.failure.retryable) == ("open", True)
