@@ -31,7 +31,7 @@ from workers import Absent, Cost, Worker
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
 from checkpoints import write
 
-from pipeline.decode import find_ffmpeg
+from pipeline.ffmpeg_process import find_ffmpeg
 
 HERE = Path(__file__).parent
 WARM = [{"uri": str(HERE.parent / "examples/audio/es_centralita.opus"), "language": "es", "multilingual": False}]

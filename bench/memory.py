@@ -29,7 +29,7 @@ from pathlib import Path
 from processes import Sizes, samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
-from pipeline.decode import find_ffmpeg
+from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.ledger import Ledger
 from pipeline.run import RayOptions, RayRunner, complete
 from pipeline.score import ScoreOptions

@@ -221,7 +221,7 @@ def peers(arguments: argparse.Namespace) -> Table:
     from engines import HERE, WARM
     from workers import Worker
 
-    from pipeline.decode import find_ffmpeg
+    from pipeline.ffmpeg_process import find_ffmpeg
 
     clips = [clip for folder in arguments.folder for clip in clips_of(folder) if not clip.text]
     asked = [{"uri": str(clip.path.absolute()), "language": None, "multilingual": False} for clip in clips]

@@ -13,8 +13,8 @@ import click
 
 from jobs.options import stores
 from pipeline import engines, storage
-from pipeline.decode import find_ffmpeg
 from pipeline.errors import UserError
+from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.whisper.options import WhisperOptions
 
 

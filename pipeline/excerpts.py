@@ -12,8 +12,10 @@ from functools import partial
 import numpy as np
 
 from pipeline import storage
-from pipeline.decode import Decoder, Selection, find_ffmpeg
+from pipeline.decode import Decoder
 from pipeline.errors import DecodeError
+from pipeline.ffmpeg_process import find_ffmpeg
+from pipeline.selection import Selection
 from pipeline.types import SAMPLE_RATE, Pcm
 
 BITRATE = "32k"  # 4 kB a second: enough to judge a text by

@@ -17,9 +17,10 @@ from functools import partial
 import numpy as np
 
 from pipeline import pieces, storage
-from pipeline.decode import DecodeOptions, Selection
+from pipeline.decode import DecodeOptions
 from pipeline.errors import DataError, DecodeError
 from pipeline.ranges import Served
+from pipeline.selection import Selection
 from pipeline.speech import FRAME, FULL_SCALE, SpeechOptions, detect
 from pipeline.stages import (
     SCREEN,

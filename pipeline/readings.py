@@ -17,10 +17,11 @@ from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
 from pipeline import gates, pieces, sound, storage
-from pipeline.decode import DecodeOptions, Decoder, Selection
+from pipeline.decode import DecodeOptions, Decoder
 from pipeline.edges import REACH_S, TOLERANCE_S, edges, excerpts
 from pipeline.errors import DataError, OpenError, UserError
 from pipeline.gates import GateOptions
+from pipeline.selection import Selection
 from pipeline.sources import resolve
 from pipeline.types import Failure, Pcm, Span, setting
 

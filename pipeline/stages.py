@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from pipeline import logs, metrics, pieces, rows, score, storage
 from pipeline.attempts import DEATHS, attempts, key_of
-from pipeline.decode import SEEK_S, DecodeOptions, Decoder, Selection, alternatives
+from pipeline.decode import SEEK_S, DecodeOptions, Decoder
 from pipeline.engines import load_engine
 from pipeline.errors import DataError
 from pipeline.levels import Meter
@@ -31,6 +31,7 @@ from pipeline.passages import PassageCutter, PassageOptions
 from pipeline.phrases import Phrases
 from pipeline.ranges import Served, served
 from pipeline.score import ScoreOptions
+from pipeline.selection import MIX, Selection, alternatives
 from pipeline.speech import SpeechOptions, detect
 from pipeline.storage import StoreOptions
 from pipeline.types import SAMPLE_RATE, Engine, Look, Outcome, Passage, Pcm, Recording, Transcript
@@ -101,7 +102,7 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
 
 def best_selection(listen: Callable[[Selection], Listening]) -> Iterator[Passage | Outcome]:
     """Yield the passages and the Outcome of the mix, or of the channel or track that holds speech when it has none."""
-    outcome = yield from listen(Selection())
+    outcome = yield from listen(MIX)
     if outcome.failure is None and not outcome.speech:
         # The mix is silent: its channels may cancel, or another track holds the speech.
         others = {other: _exhaust(listen(other)) for other in alternatives(outcome.media)}

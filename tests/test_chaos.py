@@ -21,7 +21,7 @@ from clusters import add, cluster
 from ray.cluster_utils import Cluster
 from tables import assert_same_tables, assert_whole, read_table
 
-from pipeline.decode import find_ffmpeg
+from pipeline.ffmpeg_process import find_ffmpeg
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "audio"

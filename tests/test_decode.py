@@ -23,12 +23,13 @@ import pytest
 from s3_server import s3_server
 
 from pipeline import decode, headers, storage
-from pipeline.decode import MEMORY, DecodeOptions, Decoder, Selection, alternatives, find_ffmpeg
+from pipeline.decode import DecodeOptions, Decoder
 from pipeline.errors import DataError, DecodeError, OpenError, UserError
+from pipeline.ffmpeg_process import MEMORY, find_ffmpeg
+from pipeline.selection import MIX, Selection, alternatives
 from pipeline.types import Media, Pcm
 
 RATE = 16_000
-MIX = Selection()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -642,13 +643,13 @@ def test_a_stretch_of_one_sample_format_is_exact(tmp_path: Path) -> None:
 def test_far_in_the_audio_before_a_stretch_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "x.mp3", tone=LONG)
     commands: list[list[str]] = []
-    running = decode._running
+    running = decode.running
 
     def seen(command: list[str], feeder: object) -> object:
         commands.append(command)
         return running(command, feeder)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decode, "_running", seen)
+    monkeypatch.setattr(decode, "running", seen)
     heard(stretch(path, AT, UNTIL))
     assert "-ss" in commands[-1]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from outputs import write_output
 
-from pipeline.decode import find_ffmpeg
+from pipeline.ffmpeg_process import find_ffmpeg
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 AUDIO = sorted((EXAMPLES / "audio").iterdir())

@@ -27,7 +27,7 @@ ROWS: list[list[set[str]]] = [
             "pipeline.tars",
             "pipeline.datasets",
         },
-        {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log"},
+        {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log", "pipeline.ffmpeg_process", "pipeline.selection"},
         {"pipeline.ranges"},
         {"pipeline.speech", "pipeline.sound", "pipeline.edges"},
         {"pipeline.clips", "pipeline.gates"},

@@ -12,7 +12,7 @@ import pytest
 from range_server import counting_server
 from web_server import web_server
 
-from pipeline.decode import find_ffmpeg
+from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.looks import LookingOptions, LookOptions, look
 from pipeline.sources import resolve
 from pipeline.speech import SpeechOptions

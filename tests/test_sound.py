@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline import sound, storage
-from pipeline.decode import Decoder, find_ffmpeg
+from pipeline.decode import Decoder
 from pipeline.edges import edges, excerpts
+from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.types import Pcm, Span
 
 RATE = 44_100

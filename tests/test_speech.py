@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.decode import find_ffmpeg
 from pipeline.errors import DecodeError
+from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.speech import CONTEXT, FRAME, GROUP, SpeechOptions, _Probabilities, _Segmenter, detect, load_session
 from pipeline.types import SAMPLE_RATE, Heard, Pcm, Span
 

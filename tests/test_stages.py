@@ -14,8 +14,8 @@ import pytest
 from range_server import counting_server
 
 from pipeline import rows, stages, storage
-from pipeline.decode import find_ffmpeg
 from pipeline.engines import FAKE
+from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.speech import SpeechOptions
