@@ -31,7 +31,8 @@ from processes import Sizes, samples
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
 from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.ledger import Ledger
-from pipeline.run import RayOptions, RayRunner, complete
+from pipeline.rounds import complete
+from pipeline.run import RayOptions, RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, cut_stage, mark_stage, transcribe_stage

@@ -44,7 +44,8 @@ from pipeline import rows
 from pipeline.errors import OpenError
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageCutter, PassageOptions
-from pipeline.run import RayOptions, RayRunner, complete
+from pipeline.rounds import complete
+from pipeline.run import RayOptions, RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import Plan, Stage, cut_tables, in_process, mark_stage, transcribe_stage

@@ -1,7 +1,7 @@
-"""A plan on Ray Data, and the rounds that make it complete. The only file that imports ray.
+"""A plan on Ray Data: a runner for the rounds of a job. The only file that imports ray.
 
-Blocks of recordings stream through the plan's stages; the driver receives transcripts and gives them to the ledger.
-What a round has lost (a killed worker, a lost block) is run again in the next one, each suspect in a block of its own.
+Blocks of recordings stream through the plan's stages, and transcripts come back to the driver. Those of a later round,
+which a killed worker or a lost block has cost an answer, are each in a block of their own.
 """
 
 from __future__ import annotations
@@ -16,36 +16,27 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline import logs, metrics, rows
 from pipeline.attempts import KILLED, Roll, Worker, tell
-from pipeline.deaths import Deaths, Watcher
+from pipeline.deaths import Deaths
 from pipeline.errors import BulkscribeError, UserError
-from pipeline.ledger import Ledger
 from pipeline.processes import started
-from pipeline.recordings import Recordings
-from pipeline.stages import Plan, Stage, Transform, in_process
-from pipeline.types import Failure, Outcome, Recording, setting
+from pipeline.recordings import Recordings, pack
+from pipeline.stages import Plan, Stage, Transform
+from pipeline.types import Outcome, Recording, setting
 
 if TYPE_CHECKING:
     import ray.data
 
 _log = logging.getLogger(__name__)
-
-ROUNDS = 3  # in a row that finish nothing
-LOST = Failure(
-    "worker", "lost", f"no answer in {ROUNDS} rounds that finished nothing: its worker died or its block was lost", True
-)
-
-Runner = Callable[[Plan, Sequence[Recording]], Generator[pa.Table, None, None]]
 
 
 @dataclass(frozen=True)
@@ -92,42 +83,6 @@ class RayOptions:
         if self.actor_cpus is not None:
             return self.actor_cpus
         return 1.0 if self.address and not gpus else 0.0
-
-
-def complete(
-    plan: Plan, ledger: Ledger, recordings: Sequence[Recording], runner: Runner
-) -> Generator[tuple[list[Any], int], None, None]:
-    """Run `recordings` until the ledger has a row for each; yield what finished, and samples received, as it comes.
-
-    What a round has lost is run again as long as rounds finish anything: where machines come and go there may be many.
-    """
-    if isinstance(runner, Watcher):
-        runner.watch(ledger.deaths)
-    number = fruitless = 0
-    while recordings and fruitless < ROUNDS:
-        number += 1
-        _tell_round(number, recordings)
-        with closing(runner(plan, recordings)) as tables:
-            for table in tables:
-                items = list(rows.read_answers(table))
-                yield ledger.receive(items), sum(len(item.span) for item in items if not isinstance(item, Outcome))
-        before, recordings = len(recordings), ledger.missing()
-        fruitless = 0 if len(recordings) < before else fruitless + 1
-    for recording in recordings:
-        yield [ledger.quarantine(recording, LOST)], 0
-
-
-def _tell_round(number: int, recordings: Sequence[Recording]) -> None:
-    _log.info("round", extra={"fields": {"round": number, "recordings": len(recordings)}})
-    if number > 1 and _log.isEnabledFor(logging.INFO):
-        for recording in recordings:
-            fields = {"recording_id": recording.id, "uri": recording.uri, "stage": LOST.stage, "round": number}
-            _log.info("retry", extra={"fields": fields})
-
-
-def local(plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
-    """Runner in this process: no Ray, one recording after the other."""
-    yield from in_process(plan, (rows.recordings_table([recording]) for recording in recordings))
 
 
 class RayRunner:
@@ -323,24 +278,6 @@ def _same_sigterm() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, kept)
-
-
-def pack(recordings: Recordings, limit: int, bytes_limit: int = 64 << 20) -> Iterator[Recordings]:
-    """Yield blocks of recordings, the largest first: at most `limit` recordings or about `bytes_limit` bytes each.
-
-    Long ones start first so that none of them is still alone at work when all others are done; short ones travel
-    together because a block costs some 20 ms a stage, whatever is in it.
-    """
-    sizes = np.maximum(recordings.sizes(), 0)
-    order = np.argsort(-sizes, kind="stable")
-    ends = np.cumsum(sizes[order])  # bytes up to and with each
-    start = 0
-    while start < len(order):
-        before = ends[start] - sizes[order[start]]
-        end = max(start + 1, int(np.searchsorted(ends, before + bytes_limit, side="right")))
-        end = min(end, start + limit)
-        yield recordings.take(order[start:end])
-        start = end
 
 
 class _Actor:

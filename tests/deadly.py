@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pipeline.engines import FakeEngine
 from pipeline.ledger import Ledger
-from pipeline.run import RayOptions, RayRunner, complete, local
+from pipeline.rounds import complete, local
+from pipeline.run import RayOptions, RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, Plan, Stage, Transcribe, cut, cut_tables, mark_stage, transcribe_stage

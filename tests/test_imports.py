@@ -77,7 +77,7 @@ ROWS: list[list[set[str]]] = [
         },
     ],
     [
-        {"pipeline.run", "pipeline.watched"},
+        {"pipeline.run", "pipeline.rounds", "pipeline.watched"},
         {"pipeline.kept"},
         {"pipeline.check"},
         {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},

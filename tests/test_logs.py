@@ -22,7 +22,7 @@ from tables import read_table
 
 from pipeline import logs, rows
 from pipeline.ledger import Ledger
-from pipeline.run import complete
+from pipeline.rounds import complete
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, Plan, cut_stage, in_process, mark_stage, transcribe_stage

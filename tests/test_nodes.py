@@ -24,7 +24,8 @@ from tables import assert_same_tables, assert_whole, read_table
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageOptions
-from pipeline.run import RayOptions, RayRunner, Runner, complete, local
+from pipeline.rounds import Runner, complete, local
+from pipeline.run import RayOptions, RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage

@@ -16,8 +16,9 @@ from tables import assert_same_tables, assert_whole, read_table
 from pipeline import rows
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
-from pipeline.recordings import Recordings
-from pipeline.run import RayOptions, RayRunner, complete, local, pack
+from pipeline.recordings import Recordings, pack
+from pipeline.rounds import complete, local
+from pipeline.run import RayOptions, RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, Plan, cut_stage, in_process, mark_stage, transcribe_stage

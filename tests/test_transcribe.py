@@ -23,7 +23,7 @@ from s3_server import s3_server
 from tables import assert_same_tables, assert_whole, read_table
 
 from jobs import main
-from pipeline.run import local
+from pipeline.rounds import local
 from pipeline.stages import Plan
 from pipeline.types import Recording
 
