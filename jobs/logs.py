@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from pipeline import logs
-from pipeline.types import SAMPLE_RATE, Finished, Survey
+from pipeline.types import SAMPLE_RATE, Finished, Review, Survey
 
 _log = logging.getLogger(__name__)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -58,14 +58,20 @@ def say(event: str, words: str = "", *, level: int = logging.INFO, **fields: Any
         click.echo(words, err=True)
 
 
-def say_finished(item: Finished | Survey) -> None:
+def say_finished(item: Finished | Survey | Review) -> None:
     """Tell programs what became of a recording; people see the count."""
     if not logs.active():
         return
     outcome, failure = item.outcome, item.outcome.failure
     about: dict[str, Any] = {"recording_id": outcome.recording.id, "uri": outcome.recording.uri}
     about |= {"status": outcome.status, "duration_s": outcome.duration / SAMPLE_RATE}
-    about |= {"segments": len(item.segments)} if isinstance(item, Finished) else {"reason": item.reason}
+    match item:
+        case Finished():
+            about |= {"segments": len(item.segments)}
+        case Survey():
+            about |= {"reason": item.reason}
+        case Review():
+            about |= {"opinions": len(item.opinions)}
     if failure is None:
         say("recording_finished", **about)
         return

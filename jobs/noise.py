@@ -13,6 +13,7 @@ from jobs import transcribe
 from jobs.options import collect
 from jobs.running import JobOptions
 from pipeline import rows, run_files, storage
+from pipeline.books import TRANSCRIPTS
 from pipeline.errors import UserError
 from pipeline.recordings import Recordings
 
@@ -39,7 +40,7 @@ def transcribe_again(out: str, recordings: Recordings, ratio_db: float, runner: 
 
 def _options(out: str, noised: str) -> dict[str, Any]:
     """Return the values of transcribe's options that `out` was made by; defaults for what changes no rows."""
-    config = run_files.latest_config(out)
+    config = run_files.latest_config(out, TRANSCRIPTS.what)
     if config is None:
         raise UserError(
             f"{storage.redacted(out)} does not say how it was made", "OUT/runs, which is missing, holds the options"

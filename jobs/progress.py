@@ -13,7 +13,7 @@ from rich.text import Text
 
 from jobs.logs import say
 from pipeline import logs
-from pipeline.types import SAMPLE_RATE, Finished, Recording, Survey
+from pipeline.types import SAMPLE_RATE, Finished, Recording, Review, Survey
 
 LOG_EVERY_S = 30.0  # without a terminal
 
@@ -41,7 +41,7 @@ class Progress:
         if self._drawn:
             self._live.stop()
 
-    def update(self, finished: Iterable[Finished | Survey], samples: int) -> None:
+    def update(self, finished: Iterable[Finished | Survey | Review], samples: int) -> None:
         """Take what finished, and the samples of the passages received, which come before their recording ends."""
         self._samples += samples
         for item in finished:

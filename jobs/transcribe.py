@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from jobs import logs
+from jobs import logs, second_opinion
 from jobs.options import collect, row_values, settings, stores
 from jobs.running import (
     JobOptions,
@@ -26,9 +26,11 @@ from jobs.running import (
     tell_start,
     work,
 )
+from jobs.second_opinion import OpinionOptions
 from pipeline import engines, phrases, storage
 from pipeline.books import TRANSCRIPTS
 from pipeline.decode import DecodeOptions
+from pipeline.doubts import DoubtOptions
 from pipeline.errors import OpenError, UserError
 from pipeline.ledger import Ledger
 from pipeline.noise import NoiseOptions
@@ -67,6 +69,8 @@ class LanguageOptions:
 @settings(DecodeOptions)
 @settings(ScoreOptions)
 @settings(NoiseOptions)
+@settings(OpinionOptions)
+@settings(DoubtOptions)
 def command(source: tuple[str, ...], out: str, **values: Any) -> None:
     """Transcribe recordings into Parquet tables.
 
@@ -91,10 +95,15 @@ def as_asked(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
-    """List the recordings, transcribe them, and return the counts."""
+    """List the recordings, transcribe them, ask for second opinions if wanted, and return the counts."""
+    second_opinion.check(values)
     listing = resolve(source)
     tell_listing(listing)
-    return transcribe(listing.recordings, out, job, values)
+    counts = transcribe(listing.recordings, out, job, values)
+    if values["second_opinion"] is not None:
+        counts["second_opinion"] = second_opinion.ask(listing.recordings, out, job, values)
+    logs.say("ended", **counts)
+    return counts
 
 
 def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +126,6 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
             if todo:
                 tell_counts(counts)
     counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": shown}
-    logs.say("ended", **counts)
     return counts
 
 

@@ -1,4 +1,4 @@
-"""What an output holds, and how it comes to be: one book for transcripts, one for decisions.
+"""What an output holds, and how it comes to be: a book for transcripts, one for decisions, one for second opinions.
 
 Duty: the tables of each kind of output, when what came of a recording is all of it, and its rows. The ledger, which is
 the same for all, keeps the law. Knows no files and no runs.
@@ -17,7 +17,8 @@ import pyarrow as pa
 from pipeline import decisions, rows, score
 from pipeline.decision_rows import decision_rows
 from pipeline.decisions import FilterOptions
-from pipeline.types import SAMPLE_RATE, Finished, Look, Outcome, Span, Survey, Transcript
+from pipeline.reviews import opinion_rows, review, review_rows
+from pipeline.types import SAMPLE_RATE, Finished, Look, Outcome, Review, Span, Survey, Transcript
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Book:
-    """One kind of output. Its recordings, when they are complete, are `Finished` or `Survey`: what `whole` returns."""
+    """One kind of output. Its recordings, when they are complete, are what `whole` returns: `Finished`, `Survey` or
+    `Review`.
+    """
 
     layout: Layout
     what: str  # it holds, in a word for people
@@ -100,6 +103,29 @@ TRANSCRIPTS = Book(
     ("segments", "flagged_segments", "omissions", "omitted_s"),
     _transcript_counts,
     _transcript_sizes,
+)
+
+
+def _review_counts(item: Review) -> Mapping[str, float]:
+    return {
+        "doubtful": item.doubtful,
+        "asked": len(item.opinions),
+        "agreed": sum(one.wer == 0 for one in item.opinions),
+        "audio_s": item.audio / SAMPLE_RATE,
+        "heard_again_s": item.outcome.duration / SAMPLE_RATE,
+    }
+
+
+REVIEWS = Book(
+    Layout("reviews", "heard_s", ("opinions",)),
+    "second opinions",
+    review,
+    lambda reviews, stamp: iter(
+        [("opinions", opinion_rows(reviews)), ("reviews", review_rows(reviews, **vars(stamp)))]
+    ),
+    ("doubtful", "asked", "agreed", "audio_s", "heard_again_s"),
+    _review_counts,
+    lambda item: {"segments": len(item.opinions)},
 )
 
 

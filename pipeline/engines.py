@@ -108,6 +108,17 @@ def describe(options: WhisperOptions) -> dict[str, Any]:
     return {"weights_sha256": locate(options.model).fingerprint()}
 
 
+def languages(options: WhisperOptions) -> frozenset[str] | None:
+    """Return the codes of the languages that the model knows; None for one that takes all. UserError when absent."""
+    if is_fake(options.model):
+        return None
+    from pipeline.whisper.locate import locate
+    from pipeline.whisper.tokens import Tokens
+
+    tokens = Tokens(locate(options.model).tokenizer)
+    return frozenset(tokens.language_codes if tokens.layout.multilingual else ("en",))
+
+
 def check_languages(options: WhisperOptions, codes: set[str]) -> None:
     """UserError when the model does not know one of the forced languages."""
     if is_fake(options.model) or not codes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -119,6 +119,7 @@ class Ledger:
         record = {
             "run_id": run_id,
             "status": "opened",
+            "holds": book.what,
             "started_at": run_files.now(),
             "model": model,
             "config_hash": config_hash(config),
@@ -139,11 +140,12 @@ class Ledger:
         """Id of this run: its file is OUT/runs/RUN_ID.json."""
         return str(self._run["run_id"])
 
-    def todo(self, recordings: Iterable[Recording]) -> Recordings:
+    def todo(self, recordings: Iterable[Recording], outdated: Collection[str] = ()) -> Recordings:
         """Return those that are not done, each once, in order. Ask once; where there are any, the run gets its file.
 
-        Done is what has a row with the same version; with `retry_failed`, not if it failed, or failed in part for a
-        reason that may pass. All is done on columns: a list of ten million must not become as many objects.
+        Done is what has a row with the same version, unless its id is among the `outdated`; with `retry_failed`, not if
+        it failed, or failed in part for a reason that may pass. All is done on columns: a list of ten million must not
+        become as many objects.
         """
         assert self._done is not None, "asked before"
         unique = Recordings.of(recordings).unique()
@@ -154,6 +156,8 @@ class Ledger:
         now = unique.table["version"]
         unseen = pc.and_(pc.equal(now, ""), pc.is_valid(old["version"]))
         same = pc.fill_null(pc.or_kleene(pc.equal(old["version"], now), unseen), False).to_numpy()
+        if outdated:
+            same = same & ~pc.is_in(unique.table["id"], value_set=pa.array(list(outdated), pa.string())).to_numpy()
         left = ~same
         if self._retry_failed:
             failed = pc.or_kleene(pc.equal(old["status"], "failed"), old["retryable"])
@@ -172,7 +176,7 @@ class Ledger:
     def receive(self, items: Iterable[Answer | Outcome]) -> list[Any]:
         """Take material in any order; return the recordings that it completes, and commit when it is time.
 
-        They are what the book makes of them: `Finished` or `Survey`.
+        They are what the book makes of them: `Finished`, `Survey` or `Review`.
         What came before is ignored when it comes again, as is all material of recordings that are not to do.
         """
         finished = []

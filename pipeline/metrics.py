@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.types import SAMPLE_RATE, Finished, Survey
+from pipeline.types import SAMPLE_RATE, Finished, Review, Survey
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Sample:
     tags: tuple[str, ...] = ()  # values, in the order of the metric's tags
 
 
-def samples(finished: Iterable[Finished | Survey], left: int) -> Iterator[Sample]:
+def samples(finished: Iterable[Finished | Survey | Review], left: int) -> Iterator[Sample]:
     """Yield what recordings that are complete by now change."""
     sums: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
     for item in finished:

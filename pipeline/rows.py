@@ -49,6 +49,7 @@ _RECORDING = [
     ("inside", pa.string()),
     ("start", pa.int64()),
     ("end", pa.int64()),
+    ("asked", pa.string()),
 ]
 _MEDIA = [
     ("container", pa.string()),

@@ -68,10 +68,13 @@ def find_config(out: str, hash_: str) -> dict[str, Any] | None:
     return None
 
 
-def latest_config(out: str) -> dict[str, Any] | None:
-    """Return the configuration of the latest run; None when no run has left a file."""
-    found = ids(out)
-    return dict(_read(out, found[-1])["config"]) if found else None
+def latest_config(out: str, holds: str) -> dict[str, Any] | None:
+    """Return the configuration of the latest run for a kind of book (`Book.what`); None when no run has left a file."""
+    for run_id in reversed(ids(out)):
+        content = _read(out, run_id)
+        if content.get("holds", holds) == holds:
+            return dict(content["config"])
+    return None
 
 
 def _read(out: str, run_id: str) -> dict[str, Any]:

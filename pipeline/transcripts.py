@@ -50,6 +50,14 @@ def recordings(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.Ta
         yield _read(storage.join(folder, name), columns)
 
 
+def reviews(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the reviews table part by part; nothing where there is none."""
+    folder = storage.join(out, "reviews")
+    for name in storage.names(folder):
+        if name.startswith("part-") and name.endswith(".parquet"):
+            yield _read(storage.join(folder, name), columns)
+
+
 def parts(out: str, of_recordings: Sequence[str], of_segments: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Yield these columns of the recordings, part by part, and those of their segments in the order of recordings."""
     for table in recordings(out, of_recordings):

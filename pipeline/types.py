@@ -76,6 +76,7 @@ class Recording:
     # those of the written tables from the file's.
     start: int = 0
     end: int | None = None  # None: to the end of the file
+    asked: str = ""  # what of it is to be heard again, and why: JSON of `doubts.Question`; "" but in a second opinion
 
     @property
     def location(self) -> str:
@@ -266,6 +267,37 @@ class Survey:
     @property
     def keep(self) -> bool:
         return self.reason == KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a second decoding makes of a doubtful segment, beside the first."""
+
+    index: int  # of the segment, in the recording
+    reasons: tuple[str, ...]  # of `doubts.REASONS`
+    span: Span  # what was heard again: it may hold several such segments, and a little of their neighbours
+    text: str | None = None  # of all that; None where it could not be heard again
+    language: str | None = None  # that the text is in
+    words: int | None = None  # of the first text, as they were compared; characters in scripts without spaces
+    wer: float | None = None  # errors of the second text, were the first right; None where that has no words
+    cer: float | None = None
+    edge_cer: float | None = None  # of the first or last words, whichever is worse
+    # Of the second text: the worst of its segments that lie under the first one.
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    evidence_per_token: float | None = None
+    hallucination_probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A recording of which a second opinion is complete, if there was anything to ask."""
+
+    outcome: Outcome  # of hearing it again: `duration` is what was
+    opinions: tuple[Opinion, ...]  # in the order of the recording
+    audio: int  # samples of the whole recording
+    doubtful: int  # segments; those in languages that the second model does not know are not asked about
+    transcript: str  # run that wrote what is judged
 
 
 class Engine(Protocol):

@@ -1,0 +1,77 @@
+"""A finished output -> what a second opinion is asked about: each recording with its question.
+
+Duty: read the tables for doubtful segments, and tell which of the answers that are there already are outdated. Memory:
+a part of the tables, and the texts of doubtful segments and of their neighbours. Knows no audio and no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import doubts, transcripts
+from pipeline.doubts import DoubtOptions, Question
+from pipeline.recordings import Recordings
+from pipeline.types import SAMPLE_RATE
+
+_RECORDING = ["recording_id", "part", "segments", "run_id", "selection", "start_s", "duration_s"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about an output."""
+
+    recordings: Recordings  # with a question each, if one without stretches
+    outdated: frozenset[str]  # ids of those whose answers are to another transcript
+
+
+def questions(out: str, recordings: Recordings, options: DoubtOptions, known: Collection[str] | None) -> Asked:
+    """Return the `recordings` that the output has, with what is doubtful in their segments. See `doubts.stretches`."""
+    asked: dict[str, str] = {}
+    runs: dict[str, str] = {}
+    wanted = recordings.table["id"].combine_chunks()
+    for table, segments in transcripts.parts(out, _RECORDING, ["recording_id", *doubts.TOLD]):
+        rows = table.filter(pc.is_in(table["recording_id"], value_set=wanted)).to_pylist()
+        found = _doubtful(segments, options)
+        for row in rows:
+            id_, (doubtful, near) = row["recording_id"], found.get(row["recording_id"], (0, []))
+            begin, duration = (round((row[name] or 0.0) * SAMPLE_RATE) for name in ("start_s", "duration_s"))
+            stretches = doubts.stretches(near, options, begin=begin, duration=duration, known=known)
+            asked[id_] = Question(row["run_id"], row["selection"], duration, doubtful, stretches).json()
+            runs[id_] = row["run_id"]
+    return Asked(_with(recordings, asked), frozenset(_outdated(out, runs)))
+
+
+def _doubtful(segments: pa.Table, options: DoubtOptions) -> dict[str, tuple[int, list[dict[str, Any]]]]:
+    """Return of each recording how many of its segments are doubtful, and these with their neighbours, in order."""
+    rules = segments.select(list(doubts.RULE)).to_pylist()
+    marked = np.fromiter((bool(doubts.reasons(row, options)) for row in rules), np.bool_, len(rules))
+    near = marked.copy()
+    near[1:] |= marked[:-1]
+    near[:-1] |= marked[1:]
+    found: dict[str, tuple[int, list[dict[str, Any]]]] = {}
+    chosen = segments.append_column("doubtful", pa.array(marked)).filter(pa.array(near))
+    for row in chosen.to_pylist():  # `doubts.stretches` takes no segment of another recording for a neighbour
+        count, rows = found.get(row["recording_id"], (0, []))
+        found[row["recording_id"]] = count + row["doubtful"], [*rows, row]
+    return found
+
+
+def _with(recordings: Recordings, asked: dict[str, str]) -> Recordings:
+    """Return those of the recordings that have a question, with it."""
+    texts = pa.array([asked.get(id_) for id_ in recordings.table["id"].to_pylist()], pa.string())
+    at = recordings.table.schema.get_field_index("asked")
+    table = recordings.table.set_column(at, recordings.table.schema.field(at), texts)
+    return Recordings(table.filter(pc.is_valid(table["asked"])))
+
+
+def _outdated(out: str, runs: dict[str, str]) -> Iterator[str]:
+    for table in transcripts.reviews(out, ["recording_id", "transcript"]):
+        for row in table.to_pylist():
+            if runs.get(row["recording_id"], row["transcript"]) != row["transcript"]:
+                yield row["recording_id"]
