@@ -38,7 +38,8 @@ def agreements(
     factor = 2 if spaceless else 1
 
     def words(one: str) -> list[str]:
-        return text.words(one, language, text.AS_THE_PAPER, spaceless=spaceless)
+        found = text.words(one, language, text.AS_THE_PAPER, spaceless=spaceless)
+        return [word for word in found if any(map(str.isalnum, word))]  # English rules leave dots for words
 
     said = [words(one) for one in segments]
     aside = words(before)[-NEAR * factor :], words(after)[: NEAR * factor]

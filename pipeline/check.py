@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -17,13 +17,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import commits, run_files, storage
-from pipeline.books import TRANSCRIPTS
+from pipeline.books import REVIEWS, TRANSCRIPTS
 from pipeline.types import Recording
+from schemas import opinions, reviews
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
 
-SCHEMAS = {"segments": SEGMENTS, "words": WORDS, "recordings": RECORDINGS}
+SCHEMAS = {
+    "segments": SEGMENTS,
+    "words": WORDS,
+    "recordings": RECORDINGS,
+    "opinions": opinions.OPINIONS,
+    "reviews": reviews.REVIEWS,
+}
+LAYOUTS = (TRANSCRIPTS.layout, REVIEWS.layout)
 STATUSES = ("ok", "partial", "failed")
 SLACK_S = 0.001  # times are rounded when samples become seconds
 
@@ -37,11 +45,12 @@ KINDS = {
     "misplaced": "a row that names another part than its own",
     "config": "rows of more than one configuration",
     "status": "a row whose status and error do not fit together",
-    "orphan": "segments or words of a recording that has no row beside them",
-    "count": "a number of segments that is not the one that the recording's row tells",
-    "index": "numbers of segments or words that do not run 0, 1, 2, ...",
+    "orphan": "segments, words or opinions of what has no row beside them",
+    "count": "a number of segments or opinions that is not the one that the recording's row tells",
+    "index": "numbers of segments or words that do not run 0, 1, 2, ..., or of opinions that do not rise",
     "time": "times that run backwards, or lie outside of the recording",
     "run": "a row of a run that has left no file",
+    "outdated": "opinions on a transcript that was made anew since; `transcribe --second-opinion` asks again",
     "missing": "a recording of the sources that has no row",
     "changed": "a recording of the sources that has changed since its row was written",
 }
@@ -62,7 +71,8 @@ class Checked:
 
     counts: Counter[str] = field(default_factory=lambda: Counter(parts=0, recordings=0, segments=0, words=0))
     rows: list[pa.Table] = field(default_factory=list)  # recording_id, version, part of each row
-    hashes: set[str] = field(default_factory=set)
+    reviews: list[pd.DataFrame] = field(default_factory=list)  # of each row: recording_id, transcript, last opinion
+    hashes: dict[str, set[str]] = field(default_factory=lambda: {"recordings": set(), "reviews": set()})
     runs: set[str] = field(default_factory=set)
 
 
@@ -70,43 +80,85 @@ def check(out: str, sources: Iterable[Recording] = ()) -> Iterator[Finding | Che
     """Yield what is wrong with the output, and last what was seen. `sources` are what should have rows."""
     seen = Checked()
     yield from _files(out)
-    for name in _parts(out):
+    for name in _parts(out, "recordings"):
         seen.counts["parts"] += 1
         yield from _part(out, name, seen)
+    for name in _parts(out, "reviews"):
+        yield from _reviews(out, name, seen)
     yield from _together(out, seen)
+    yield from _outdated(out, seen)
     yield from _against(sources, seen)
     yield seen
 
 
 def _files(out: str) -> Iterator[Finding]:
     """Yield what lies in the folders that should not."""
-    found = {}
-    for table in TRANSCRIPTS.layout.tables:
-        listed = [name for name in storage.names(storage.join(out, table)) if not name.startswith((".", "_"))]
-        found[table] = {name for name in listed if name.startswith("part-") and name.endswith(".parquet")}
-        for name in sorted(set(listed) - found[table]):
-            yield Finding("foreign", f"{table}/{name}", "no part file")
-    for table, names in found.items():
-        expected = found["recordings"] | found["segments"] if table != "words" else set()
-        for name in sorted(expected - names):
-            yield Finding("torn", f"{table}/{name}", "is missing, and is there in another table")
-    for name in sorted(found["words"] - found["recordings"] - found["segments"]):
-        yield Finding("torn", f"words/{name}", "has no recordings and no segments")
+    for layout in LAYOUTS:
+        found = {}
+        for table in layout.tables:
+            listed = [name for name in storage.names(storage.join(out, table)) if not name.startswith((".", "_"))]
+            found[table] = {name for name in listed if name.startswith("part-") and name.endswith(".parquet")}
+            for name in sorted(set(listed) - found[table]):
+                yield Finding("foreign", f"{table}/{name}", "no part file")
+        needed = (*layout.beside, layout.ledger)
+        expected = {name for table in needed for name in found[table]}
+        for table in needed:
+            for name in sorted(expected - found[table]):
+                yield Finding("torn", f"{table}/{name}", "is missing, and is there in another table")
+        for table in layout.optional:
+            for name in sorted(found[table] - expected):
+                yield Finding("torn", f"{table}/{name}", f"has no {' and no '.join(needed[::-1])}")
     for name in sorted(storage.names(storage.join(out, commits.STAGING))):
         if commits.is_ours(name) and not name.startswith("."):  # hidden ones were never written to their end
             yield Finding("pending", f"{commits.STAGING}/{name}", "staged, and not in its place")
 
 
-def _parts(out: str) -> list[str]:
-    names = storage.names(storage.join(out, "recordings"))
+def _parts(out: str, table: str) -> list[str]:
+    names = storage.names(storage.join(out, table))
     return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
 
 
 def _part(out: str, name: str, seen: Checked) -> Iterator[Finding]:
     """Yield what is wrong inside of a part and its tables."""
+    frames = yield from _frames(out, name, TRANSCRIPTS.layout.tables, seen)
+    if frames is None:
+        return
+    recordings, segments, words = frames["recordings"], frames["segments"], frames["words"]
+    ids = pa.Table.from_pandas(recordings[["recording_id", "version"]], preserve_index=False)
+    seen.rows.append(ids.append_column("part", pa.repeat(pa.scalar(name), len(recordings))))
+    yield from _ledger("recordings", name, recordings, seen)
+    yield from _recordings(name, recordings)
+    yield from _segments(name, recordings, segments)
+    yield from _words(name, recordings, segments, words)
+
+
+def _reviews(out: str, name: str, seen: Checked) -> Iterator[Finding]:
+    """Yield what is wrong inside of a part of second opinions."""
+    frames = yield from _frames(out, name, REVIEWS.layout.tables, seen)
+    if frames is None:
+        return
+    reviews, opinions = frames["reviews"], frames["opinions"]
+    groups = opinions.groupby("recording_id", sort=False)["index"]
+    told = reviews[["recording_id", "transcript"]].assign(last=reviews["recording_id"].map(groups.max()))
+    seen.reviews.append(told)
+    yield from _ledger("reviews", name, reviews, seen)
+    where = f"opinions/{name}"
+    for id_ in sorted(set(opinions["recording_id"]) - set(reviews["recording_id"])):
+        yield Finding("orphan", where, f"opinions on {id_}, which has no row in this part")
+    counted = reviews["recording_id"].map(groups.size()).fillna(0)
+    for id_ in reviews.loc[counted != reviews["asked"], "recording_id"]:
+        yield Finding("count", where, f"{id_} has not as many opinions as its row tells")
+    for id_ in opinions.loc[groups.diff() <= 0, "recording_id"].unique():
+        yield Finding("index", where, f"the opinions on {id_} are not in the order of its segments, each once")
+
+
+def _frames(
+    out: str, name: str, tables: Sequence[str], seen: Checked
+) -> Generator[Finding, None, dict[str, pd.DataFrame] | None]:
+    """Yield what keeps a part from being read; return its tables, None where one cannot be."""
     frames: dict[str, pd.DataFrame] = {}
-    for table, schema in SCHEMAS.items():
-        where = f"{table}/{name}"
+    for table in tables:
+        where, schema = f"{table}/{name}", SCHEMAS[table]
         uri = storage.join(out, table, name)
         if not storage.exists(uri):
             frames[table] = schema.empty_table().to_pandas()
@@ -115,20 +167,13 @@ def _part(out: str, name: str, seen: Checked) -> Iterator[Finding]:
             found = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
         except (pa.ArrowInvalid, OSError) as error:
             yield Finding("unreadable", where, str(error).partition("\n")[0])
-            return
+            return None
         if differences := _differences(found.schema, schema):
             yield Finding("schema", where, differences)
-            return
+            return None
         frames[table] = found.to_pandas()
         seen.counts[table] += len(found)
-    recordings, segments, words = frames["recordings"], frames["segments"], frames["words"]
-    ids = pa.Table.from_pandas(recordings[["recording_id", "version"]], preserve_index=False)
-    seen.rows.append(ids.append_column("part", pa.repeat(pa.scalar(name), len(recordings))))
-    seen.hashes.update(recordings["config_hash"])
-    seen.runs.update(recordings["run_id"])
-    yield from _recordings(name, recordings)
-    yield from _segments(name, recordings, segments)
-    yield from _words(name, recordings, segments, words)
+    return frames
 
 
 def _differences(found: pa.Schema, expected: pa.Schema) -> str:
@@ -142,14 +187,21 @@ def _differences(found: pa.Schema, expected: pa.Schema) -> str:
     return "; ".join(wrong + [f"{name} is unknown" for name in types if name not in expected.names])
 
 
+def _ledger(table: str, name: str, rows: pd.DataFrame, seen: Checked) -> Iterator[Finding]:
+    """Yield the rows of recordings that are not where they belong, or contradict themselves."""
+    seen.hashes[table].update(rows["config_hash"])
+    seen.runs.update(rows["run_id"])
+    where = f"{table}/{name}"
+    for row in rows[rows["part"] != name].itertuples():
+        yield Finding("misplaced", where, f"the row of {row.recording_id} names the part {row.part}")
+    ok = rows["status"] == "ok"
+    fits = rows["status"].isin(STATUSES) & (ok == rows["error_kind"].isna())
+    for row in rows[~fits].itertuples():
+        yield Finding("status", where, f"{row.recording_id} is {row.status}, with the error {row.error_kind}")
+
+
 def _recordings(name: str, recordings: pd.DataFrame) -> Iterator[Finding]:
     where = f"recordings/{name}"
-    for row in recordings[recordings["part"] != name].itertuples():
-        yield Finding("misplaced", where, f"the row of {row.recording_id} names the part {row.part}")
-    ok = recordings["status"] == "ok"
-    fits = recordings["status"].isin(STATUSES) & (ok == recordings["error_kind"].isna())
-    for row in recordings[~fits].itertuples():
-        yield Finding("status", where, f"{row.recording_id} is {row.status}, with the error {row.error_kind}")
     for row in recordings[(recordings["status"] == "failed") & (recordings["segments"] > 0)].itertuples():
         yield Finding("status", where, f"{row.recording_id} is failed, with {row.segments} segments")
 
@@ -197,17 +249,41 @@ def _times(where: str, rows: pd.DataFrame, recordings: pd.DataFrame) -> Iterator
 
 def _together(out: str, seen: Checked) -> Iterator[Finding]:
     """Yield what only all parts together tell."""
-    if len(seen.hashes) > 1:
-        yield Finding(
-            "config", "recordings", f"rows of {len(seen.hashes)} configurations: {', '.join(sorted(seen.hashes))}"
-        )
+    for table, hashes in seen.hashes.items():
+        if len(hashes) > 1:
+            yield Finding("config", table, f"rows of {len(hashes)} configurations: {', '.join(sorted(hashes))}")
     for run_id in sorted(seen.runs - set(run_files.ids(out))):
         yield Finding("run", f"{run_files.RUNS}/{run_id}.json", "is missing")
-    if not seen.rows:
+    if seen.rows:
+        counts = pc.value_counts(pa.concat_tables(seen.rows)["recording_id"])
+        for id_ in counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1)).to_pylist():
+            yield Finding("double", "recordings", f"{id_['values']} has {id_['counts']} rows")
+
+
+def _outdated(out: str, seen: Checked) -> Iterator[Finding]:
+    """Yield the opinions that are there twice, on what is not there, or not there any more."""
+    if not seen.reviews:
         return
-    counts = pc.value_counts(pa.concat_tables(seen.rows)["recording_id"])
-    for id_ in counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1)).to_pylist():
-        yield Finding("double", "recordings", f"{id_['values']} has {id_['counts']} rows")
+    reviews = pd.concat(seen.reviews)
+    for id_ in reviews.loc[reviews["recording_id"].duplicated(), "recording_id"].unique():
+        yield Finding("double", "reviews", f"{id_} has more than one row")
+    reviews = reviews.drop_duplicates("recording_id").set_index("recording_id")
+    left = reviews.index
+    for name in _parts(out, "recordings"):
+        try:
+            content = io.BytesIO(storage.read_bytes(storage.join(out, "recordings", name)))
+            told = pq.read_table(content, columns=["recording_id", "run_id", "segments"]).to_pandas()
+        except (pa.ArrowInvalid, OSError):
+            continue  # told of before
+        both = told.join(reviews, on="recording_id", how="inner")
+        left = left.difference(both["recording_id"])
+        fresh = both["run_id"] == both["transcript"]
+        for id_ in both.loc[~fresh, "recording_id"]:
+            yield Finding("outdated", "reviews", f"{id_} was transcribed anew since")
+        for id_ in both.loc[fresh & (both["last"] >= both["segments"]), "recording_id"]:
+            yield Finding("orphan", "opinions", f"opinions on segments of {id_} that are not there")
+    for id_ in left:
+        yield Finding("orphan", "reviews", f"{id_} has no row in recordings")
 
 
 def _against(sources: Iterable[Recording], seen: Checked) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ REVIEWS = pa.schema(
         column(
             "transcript",
             pa.string(),
-            "recordings.run_id of what is judged: another one there means that the transcript is newer.",
+            "The recordings.run_id of what is judged: another one there means that the transcript is newer.",
             nullable=False,
         ),
         column("part", pa.string(), "File in opinions/ that holds its rows.", nullable=False),

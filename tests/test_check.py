@@ -135,7 +135,7 @@ def test_recordings_of_the_sources_must_have_a_row_of_their_version(out: Path) -
 
 
 def test_every_kind_is_tried() -> None:
-    assert {kind for kind, _ in BREAKS.values()} | {"missing", "changed"} == set(KINDS)
+    assert {kind for kind, _ in BREAKS.values()} | {"missing", "changed", "outdated"} == set(KINDS)
 
 
 def test_command_tells_and_counts_and_its_exit_code_says_so(out: Path) -> None:

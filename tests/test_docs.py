@@ -15,14 +15,16 @@ import pytest
 from outputs import write_output
 
 import jobs
-from pipeline import decisions, gates
+from pipeline import decisions, doubts, gates
 from pipeline.candidates import PRESETS
 from pipeline.gates import GateOptions
 from pipeline.score import FLAGS
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
+from schemas.opinions import OPINIONS
 from schemas.origins import ORIGINS
 from schemas.recordings import RECORDINGS
+from schemas.reviews import REVIEWS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
 
@@ -30,8 +32,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 SCHEMAS = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
-SCHEMAS |= {"clips": CLIPS, "origins": ORIGINS}
+SCHEMAS |= {"opinions": OPINIONS, "reviews": REVIEWS, "clips": CLIPS, "origins": ORIGINS}
 LISTS = {"flags": FLAGS, "reasons": decisions.REASONS, "clip-reasons": gates.REASONS}
+LISTS |= {"doubts": doubts.REASONS}
 
 
 def command(name: str) -> click.Command:
@@ -117,7 +120,8 @@ def test_every_command_table_and_flag_is_documented() -> None:
     assert parts == {
         "docs/commands.md": list(jobs.COMMANDS),
         "docs/tables.md": [
-            *("recordings", "segments", "flags", "words", "decisions", "reasons"),
+            *("recordings", "segments", "flags", "words", "opinions", "doubts", "reviews"),
+            *("decisions", "reasons"),
             *("clips", "clip-reasons", "origins"),
         ],
         "docs/pseudo-label.md": ["presets"],

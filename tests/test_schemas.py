@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
+from dataclasses import replace
+from functools import cache
 
 import pyarrow as pa
 import pytest
@@ -12,15 +14,20 @@ import schemas
 from pipeline import rows, score
 from pipeline.decision_rows import decision_rows
 from pipeline.decisions import FilterOptions, survey
-from pipeline.types import Finished, Look, Outcome, Span, Survey, Transcript
+from pipeline.doubts import DoubtOptions, Question, stretches
+from pipeline.reviews import opinion_rows, review, review_rows
+from pipeline.types import Finished, Look, Outcome, Review, Span, Survey, Transcript
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
+from schemas.opinions import OPINIONS
 from schemas.origins import ORIGINS
 from schemas.recordings import RECORDINGS
+from schemas.reviews import REVIEWS
 from schemas.segments import SEGMENTS
 from schemas.words import WORDS
 
 TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
+TABLES |= {"opinions": OPINIONS, "reviews": REVIEWS}
 ALL = {**TABLES, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in ALL for field in ALL[table]]
 STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
@@ -35,6 +42,7 @@ QUANTITIES = {
     "speech_s": "s",
     "speechless": "s",
     "looked_s": "s",
+    "heard_s": "s",
     "listened": "s",
     "omissions": "s",
     "omitted_s": "s",
@@ -76,8 +84,28 @@ def surveys() -> list[Survey]:
     return found
 
 
+@cache
+def reviews() -> list[Review]:
+    """Return second opinions on the same recordings: of the first model itself, or none where it failed in between."""
+    found = []
+    for item in finished():
+        recording, told = item.outcome.recording, rows.segment_rows([item]).to_pylist()
+        asked = stretches(told, DoubtOptions(0.0), begin=recording.start, duration=item.outcome.duration)
+        question = Question("run", None, item.outcome.duration, len(told), asked)
+        answers = [
+            Transcript(recording.id, number, one.span, (), tuple(s for _, s in item.segments), "en", None)
+            for number, one in enumerate(asked)
+        ]
+        whole = item.outcome.status == "ok"
+        outcome = replace(item.outcome, recording=replace(recording, asked=question.json()))
+        found.append(review(answers if whole else [], outcome))
+    return found
+
+
 def written(table: str) -> pa.Table:
     """Return the rows that are written for `finished()`."""
+    if table in ("opinions", "reviews"):
+        return opinion_rows(reviews()) if table == "opinions" else review_rows(reviews(), **STAMP)
     if table == "decisions":
         return decision_rows(surveys(), **STAMP)
     if table == "recordings":
@@ -136,15 +164,20 @@ def test_no_rows_have_the_columns_too(table: str) -> None:
         "segments": rows.segment_rows([]),
         "words": rows.word_rows([]),
         "decisions": decision_rows([], **STAMP),
+        "opinions": opinion_rows([]),
+        "reviews": review_rows([], **STAMP),
     }[table]
     assert empty.num_rows == 0
     assert empty.schema.equals(TABLES[table], check_metadata=True)
 
 
 def test_keys_of_the_rows_join() -> None:
-    recordings, segments, words = (written(table).to_pylist() for table in ("recordings", "segments", "words"))
+    names = "recordings", "segments", "words", "opinions", "reviews"
+    recordings, segments, words, opinions, reviewed = (written(table).to_pylist() for table in names)
     ids = {row["recording_id"] for row in recordings}
     assert {row["recording_id"] for row in segments} <= ids
     keys = {(row["recording_id"], row["index"]) for row in segments}
     assert len(keys) == len(segments)
     assert {(row["recording_id"], row["segment"]) for row in words} <= keys
+    assert {(row["recording_id"], row["index"]) for row in opinions} <= keys
+    assert {row["recording_id"] for row in reviewed} == ids
