@@ -1,6 +1,6 @@
 """Does a second decoding tell wrong from right segments, beyond what the first one's numbers tell?
 
-    python bench/second_opinion.py FOLDER... --rows rows.jsonl [--share 0.1] [--second tiny.en] [--beam 5]
+    python bench/second_opinion.py FOLDER... --rows rows.jsonl [--clips 10] [--share 0.5] [--second tiny.en] [--beam 5]
 
 Folders and cases are those of `quality.py`; --rows keeps what both models heard, so that looking again takes seconds.
 Each segment of the first model is held against what is said there (`judged.py`): right where at least three quarters of
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import sys
 import time
 from collections import defaultdict
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="*", type=Path)
     parser.add_argument("--rows", type=Path, required=True, help="what was heard, made or gone on with")
     parser.add_argument("--share", type=float, default=1.0, help="of the cases that are made of the folders")
+    parser.add_argument("--clips", type=int, default=sys.maxsize, help="of each folder, drawn by chance")
     parser.add_argument("--model", default="base")
     parser.add_argument("--second", default="base")
     parser.add_argument("--beam", type=int, default=5)
@@ -70,14 +72,19 @@ def main() -> None:
 
 def hear(arguments: argparse.Namespace) -> None:
     """Add what both models make of the cases to the file of rows."""
-    until = time.monotonic() + arguments.minutes * 60
     file: Path = arguments.rows
     done = {json.loads(line)["id"] for line in file.open(encoding="utf-8")} if file.exists() else set()
-    made = cases([clip for folder in arguments.folder for clip in clips_of(folder)], arguments.share)
+    chosen = [
+        clip
+        for folder in arguments.folder
+        for clip in sorted(clips_of(folder), key=lambda clip: random.Random(clip.name).random())[: arguments.clips]
+    ]
+    made = cases(chosen, arguments.share)
     second = WhisperOptions(model=arguments.second, beam=arguments.beam)
     known = engines.languages(second)
     spoken = [case for case in made if known is None or not case.text or case.language in known]
     both = load_engine(WhisperOptions(model=arguments.model)), load_engine(second)
+    until = time.monotonic() + arguments.minutes * 60
     with file.open("a", encoding="utf-8") as out:
         left = [task for task in (Task(case, "all") for case in spoken) if task.id not in done]
         while left and time.monotonic() < until:

@@ -12,9 +12,7 @@ import pandas as pd
 from jobs import transcribe
 from jobs.options import collect
 from jobs.running import JobOptions
-from pipeline import rows, run_files, storage
-from pipeline.books import TRANSCRIPTS
-from pipeline.errors import UserError
+from pipeline import rows, storage
 from pipeline.recordings import Recordings
 
 _NAMED = ["recording_id", "uri", "inside", "version", "size_bytes", "start_s", "end_s"]
@@ -33,18 +31,6 @@ def transcribe_again(out: str, recordings: Recordings, ratio_db: float, runner: 
     What is there already is not done again. Raises UserError where `out` does not say how it was made.
     """
     noised = storage.join(out, "noise", f"{ratio_db:g}dB")
-    values = _options(out, noised) | {"add_noise": ratio_db, "runner": runner}
+    values = transcribe.as_made(out) | {"add_noise": ratio_db, "runner": runner}
     transcribe.transcribe(recordings, noised, collect(JobOptions, values), values)
     return noised
-
-
-def _options(out: str, noised: str) -> dict[str, Any]:
-    """Return the values of transcribe's options that `out` was made by; defaults for what changes no rows."""
-    config = run_files.latest_config(out, TRANSCRIPTS.what)
-    if config is None:
-        raise UserError(
-            f"{storage.redacted(out)} does not say how it was made", "OUT/runs, which is missing, holds the options"
-        )
-    defaults = transcribe.command.make_context("transcribe", [out, "--out", noised]).params
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-    return {name: given.get(name, value) for name, value in defaults.items() if name not in ("source", "out")}

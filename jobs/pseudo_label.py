@@ -15,15 +15,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from jobs import second_opinion, transcribe
 from jobs.logs import say
 from jobs.options import CommaList, collect, settings, stores
-from pipeline import gates, storage
+from jobs.running import JobOptions
+from jobs.second_opinion import OpinionOptions
+from pipeline import gates, rows, storage
 from pipeline.candidates import PRESETS, Corpus, Plan, SplitOptions, fingerprint, with_lengths
 from pipeline.card import CLIP_COLUMNS, ORIGIN_COLUMNS, Totals, card, totals
+from pipeline.doubts import DoubtOptions
 from pipeline.errors import UserError
 from pipeline.gates import GateOptions
 from pipeline.layouts import LAYOUTS
 from pipeline.readings import AudioOptions, Reading, Row, read_all
+from pipeline.recordings import Recordings
 from pipeline.shards import Dataset
 from pipeline.transcripts import recordings, transcripts
 from pipeline.types import setting
@@ -75,6 +80,8 @@ class CardOptions:
 @settings(SplitOptions)
 @settings(AudioOptions)
 @settings(CardOptions)
+@settings(OpinionOptions)
+@settings(DoubtOptions)
 @click.option("--retry-failed", is_flag=True, help="Try recordings again whose audio could not be read.")
 @click.option("--take-over", is_flag=True, help="Do not ask whether another run is at work on DATASET.")
 @stores
@@ -91,12 +98,14 @@ def command(
 
     Clips begin and end in silence, at ends of sentences where there are some; `transcribe --words` makes that exact.
     The audio is read from the sources again. Every candidate is a row in DATASET/clips with its numbers and the reasons
-    why it was not kept. Needs the extra `datasets`. The same command, run again, goes on where it stopped; stdout has
-    one JSON line of counts.
+    why it was not kept. With --second-opinion, doubtful segments are first transcribed again, here and by OUT's own
+    options: --max-second-wer and --max-second-edge-cer judge by that. Needs the extra `datasets`. The same command, run
+    again, goes on where it stopped; stdout has one JSON line of counts.
     """
     audio, told = collect(AudioOptions, values), collect(CardOptions, values)
     plan = _plan(PRESETS[preset], values)
     _check(audio, plan, formats, told)
+    asked = _second_opinion(transcripts_in, values) if values["second_opinion"] is not None else {}
     config = _config(preset, plan, audio, formats) | {"transcripts": fingerprint(transcripts_in)}
     with Dataset.open(
         out,
@@ -119,7 +128,7 @@ def command(
         else:
             dataset.finish(card(found, config, models, told.title, told.license), found.counts())
     _tell(found, out)
-    click.echo(json.dumps({**found.counts(), "out": storage.redacted(out)}))
+    click.echo(json.dumps({**found.counts(), **asked, "out": storage.redacted(out)}))
 
 
 def _plan(preset: Plan, values: dict[str, Any]) -> Plan:
@@ -141,6 +150,15 @@ def _check(audio: AudioOptions, plan: Plan, formats: tuple[str, ...], told: Card
         raise UserError("--validation and --test are shares of the recordings", "for example --test 0.05")
     if told.shard_mb <= 0 or told.workers < 0:
         raise UserError("--shard-mb and --workers must be positive", "leave them out for the defaults")
+
+
+def _second_opinion(out: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Ask for second opinions on the transcripts, as far as they are not there yet; return what that took."""
+    chosen = {name: values[name] for kind in (OpinionOptions, DoubtOptions) for name in kind.__dataclass_fields__}
+    made = transcribe.as_made(out) | chosen
+    second_opinion.check(made)
+    heard = Recordings.of(rows.recording_of(row) for table in recordings(out) for row in table.to_pylist())
+    return {"second_opinion": second_opinion.ask(heard, out, JobOptions(runner="local"), made)}
 
 
 def _config(preset: str, plan: Plan, audio: AudioOptions, formats: tuple[str, ...]) -> dict[str, Any]:
@@ -172,7 +190,7 @@ def _fill(dataset: Dataset, out: str, plan: Plan, audio: AudioOptions, workers: 
 
 
 def _work(dataset: Dataset, out: str, corpus: Corpus) -> Iterator[tuple[Row, list[Row]]]:
-    for one in transcripts(out, words=True):
+    for one in transcripts(out, words=True, opinions=True):
         if one.recording["recording_id"] not in dataset.done:
             yield one.recording, corpus.rows(one)
 

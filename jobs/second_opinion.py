@@ -34,8 +34,8 @@ class OpinionOptions:
 
     second_opinion: str | None = setting(
         None,
-        "When all is transcribed, transcribe doubtful segments again with this model, which may be the same one, and"
-        " write to OUT/opinions how far both texts agree. Needs the extra `evaluate`.",
+        "Transcribe doubtful segments again with this model, which may be the same one, and write to OUT/opinions how"
+        " far both texts agree. Needs the extra `evaluate`.",
     )
     second_beam: int = setting(5, "Lines kept by beam search in the second decoding.")
 

@@ -27,7 +27,7 @@ from jobs.running import (
     work,
 )
 from jobs.second_opinion import OpinionOptions
-from pipeline import engines, phrases, storage
+from pipeline import engines, phrases, run_files, storage
 from pipeline.books import TRANSCRIPTS
 from pipeline.decode import DecodeOptions
 from pipeline.doubts import DoubtOptions
@@ -92,6 +92,21 @@ def as_asked(values: dict[str, Any]) -> dict[str, Any]:
     if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
         return values | {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
     return values
+
+
+def as_made(out: str) -> dict[str, Any]:
+    """Return the values of this command's options that `out` was made by; defaults for what changes no rows.
+
+    Raises UserError where it does not say that.
+    """
+    config = run_files.latest_config(out, TRANSCRIPTS.what)
+    if config is None:
+        raise UserError(
+            f"{storage.redacted(out)} does not say how it was made", "OUT/runs, which is missing, holds the options"
+        )
+    defaults = command.make_context("transcribe", [out, "--out", out]).params
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    return {name: given.get(name, value) for name, value in defaults.items() if name not in ("source", "out")}
 
 
 def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:

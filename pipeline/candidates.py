@@ -21,7 +21,7 @@ from pipeline import clips, gates
 from pipeline.clips import Clip, ClipOptions
 from pipeline.dedup import TextGroups
 from pipeline.gates import GateOptions, Paces
-from pipeline.transcripts import Transcribed, recordings, transcripts
+from pipeline.transcripts import Transcribed, recordings, reviews, transcripts
 from pipeline.types import setting
 
 Row = dict[str, Any]  # of schemas.clips
@@ -58,8 +58,10 @@ PRESETS: dict[str, Plan] = {
 
 
 def fingerprint(out: str) -> str:
-    """Return a hash of which transcripts are in an output: a data set is made of one state of it."""
+    """Return a hash of which transcripts and opinions are in an output: a data set is made of one state of it."""
     seen = []
+    for table in reviews(out, ["recording_id", "run_id", "asked"]):
+        seen += [json.dumps(list(row.values())) for row in table.to_pylist() if row["asked"]]
     for table in recordings(out, ["recording_id", "version", "run_id", "segments"]):
         seen += [json.dumps(list(row.values())) for row in table.to_pylist()]
     return hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest()[:16]
@@ -81,7 +83,7 @@ class Corpus:
         """Look at all transcripts; `tick` is told how many clips were seen."""
         texts = TextGroups(self._plan.splits.similarity)
         fine, said = array("b"), []
-        for one in transcripts(self._out, words=True):
+        for one in transcripts(self._out, words=True, opinions=True):
             self._first[one.recording["recording_id"]] = len(fine)
             split = SPLITS.index(self.split(one.recording))
             for row in self._plain(one):
@@ -183,6 +185,8 @@ def _row(recording_id: str, index: int, clip: Clip) -> Row:
         "no_speech_prob": _worst(max, segments, "no_speech_prob"),
         "compression_ratio": _worst(max, segments, "compression_ratio"),
         "evidence_per_token": _worst(min, segments, "evidence_per_token"),
+        "second_wer": _worst(max, segments, "second_wer"),
+        "second_edge_cer": _worst(max, (segments[0], segments[-1]), "second_edge_cer"),
         "word_probability": sum(word["probability"] for word in words) / len(words) if words else None,
         "letters": letters,
         "seconds_per_letter": (clip.end - clip.start) / letters if letters else None,

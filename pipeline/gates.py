@@ -31,6 +31,12 @@ class GateOptions:
     )
     max_hallucination: float | None = setting(None, "Largest probability that the text was invented.")
     min_logprob: float | None = setting(None, "Least mean log-probability of a clip's segments.", "nats")
+    max_second_wer: float | None = setting(
+        None, "Largest word error rate of a second opinion on a segment of the clip."
+    )
+    max_second_edge_cer: float | None = setting(
+        None, "Largest character error rate of a second opinion at the edges of its first and last segment."
+    )
     languages: tuple[str, ...] | None = setting(None, "Only clips in these languages.")
     min_language_probability: float | None = setting(None, "Least probability of the language.")
     max_pace_deviation: float | None = setting(
@@ -55,6 +61,8 @@ ASR = GateOptions(
     drop_flags=("any",),
     max_hallucination=0.5,
     min_logprob=-0.8,
+    max_second_wer=0.5,
+    max_second_edge_cer=math.inf,
     languages=(),
     min_language_probability=0.5,
     max_pace_deviation=4.0,
@@ -72,6 +80,8 @@ TTS = GateOptions(
     drop_flags=("any",),
     max_hallucination=0.2,
     min_logprob=-0.5,
+    max_second_wer=0.2,
+    max_second_edge_cer=0.3,
     languages=(),
     min_language_probability=0.8,
     max_pace_deviation=3.0,
@@ -89,6 +99,8 @@ LID = GateOptions(
     drop_flags=("any",),
     max_hallucination=0.5,
     min_logprob=-1.0,
+    max_second_wer=math.inf,
+    max_second_edge_cer=math.inf,
     languages=(),
     min_language_probability=0.8,
     max_pace_deviation=math.inf,
@@ -112,6 +124,7 @@ REASONS: dict[str, str] = {
     "flagged": "A segment that it has words of carries a flag.",
     "hallucination": "The text was probably invented.",
     "logprob": "The model found the text unlikely.",
+    "second": "A second opinion has other words, in all or at the edges.",
     "language": "Its language was not asked for, or is not sure.",
     "pace": "It is spoken much faster or slower than its language in this corpus: text is missing, or too much.",
     "copies": "Enough clips with nearly this text are there.",
@@ -140,6 +153,8 @@ def by_text(row: Row, gates: GateOptions, min_s: float, max_s: float) -> list[st
         "flagged": bool(flags) if "any" in wanted else bool(flags & wanted),
         "hallucination": _above(row["hallucination_probability"], gates.max_hallucination),
         "logprob": _below(row["avg_logprob"], gates.min_logprob),
+        "second": _above(row["second_wer"], gates.max_second_wer)
+        or _above(row["second_edge_cer"], gates.max_second_edge_cer),
         "language": unsure or bool(gates.languages and row["language"] not in gates.languages),
         "pace": _above(row["pace_deviation"] and abs(row["pace_deviation"]), gates.max_pace_deviation),
     }

@@ -22,6 +22,9 @@ from schemas.segments import SEGMENTS
 Row = dict[str, Any]  # of schemas.recordings, schemas.segments, schemas.words
 
 
+_UNJUDGED: Row = {"second_wer": None, "second_edge_cer": None}
+
+
 @dataclass(frozen=True, slots=True)
 class Transcribed:
     """A recording's row, and the rows of its segments and words, in order."""
@@ -68,19 +71,41 @@ def parts(out: str, of_recordings: Sequence[str], of_segments: Sequence[str]) ->
         yield table, segments.sort_by([("recording_id", "ascending"), ("index", "ascending")])
 
 
-def transcripts(out: str, *, words: bool = False) -> Iterator[Transcribed]:
-    """Yield each recording with its segments, in order; with `words`, where they were asked for, too."""
+def transcripts(out: str, *, words: bool = False, opinions: bool = False) -> Iterator[Transcribed]:
+    """Yield each recording with its segments, in order; with `words`, where they were asked for, too.
+
+    With `opinions` segments have `second_wer` and `second_edge_cer`, None where no second opinion on them is there. All
+    opinions are in memory then.
+    """
+    judged = _judged(out) if opinions else {}
     for table in recordings(out):
         rows = table.to_pylist()
         parts = sorted({row["part"] for row in rows if row["segments"]})
         segments = _grouped(out, "segments", parts)
         spoken = _grouped(out, "words", parts) if words else {}
         for row in rows:
+            mine = sorted(segments.get(row["recording_id"], ()), key=lambda item: item["index"])
+            if opinions:
+                seconds = judged.get((row["recording_id"], row["run_id"]), {})
+                mine = [segment | seconds.get(segment["index"], _UNJUDGED) for segment in mine]
             yield Transcribed(
                 row,
-                tuple(sorted(segments.get(row["recording_id"], ()), key=lambda item: item["index"])),
+                tuple(mine),
                 tuple(sorted(spoken.get(row["recording_id"], ()), key=lambda item: (item["segment"], item["index"]))),
             )
+
+
+def _judged(out: str) -> dict[tuple[str, str], dict[int, Row]]:
+    """Return the second opinions on each recording, as some run has transcribed it, by segment."""
+    found: dict[tuple[str, str], dict[int, Row]] = defaultdict(dict)
+    for table in reviews(out, ["recording_id", "transcript", "part"]):
+        transcript_of = dict(zip(table["recording_id"].to_pylist(), table["transcript"].to_pylist(), strict=True))
+        for part in set(table["part"].to_pylist()):
+            opinions = _read(storage.join(out, "opinions", part), ["recording_id", "index", "wer", "edge_cer"])
+            for row in opinions.to_pylist():
+                key = row["recording_id"], transcript_of[row["recording_id"]]
+                found[key][row["index"]] = {"second_wer": row["wer"], "second_edge_cer": row["edge_cer"]}
+    return found
 
 
 def _of(out: str, table: str, part: str, recording_id: str) -> list[Row]:

@@ -40,6 +40,12 @@ CLIPS = pa.schema(
         column("no_speech_prob", pa.float64(), "The highest of its segments."),
         column("compression_ratio", pa.float64(), "The highest of its segments."),
         column("evidence_per_token", pa.float64(), "The lowest of its segments.", "nats"),
+        column(
+            "second_wer",
+            pa.float64(),
+            "The highest word error rate of a second opinion on its segments; null where nobody was asked.",
+        ),
+        column("second_edge_cer", pa.float64(), "The higher one of its first and its last segment, likewise."),
         column("word_probability", pa.float64(), "Mean probability of its words."),
         column("letters", pa.int32(), "Letters, digits and marks of the text.", nullable=False),
         column("seconds_per_letter", pa.float64(), "Speech over letters.", "s"),

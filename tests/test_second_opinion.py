@@ -290,3 +290,25 @@ def test_real_model_agrees_with_itself_on_clear_speech(tmp_path: Path) -> None:
         assert row["start"] <= segments[row["index"]]["start"] < segments[row["index"]]["end"] <= row["end"] + 1
         assert row["avg_logprob"] < 0
         assert row["hallucination_probability"] < 0.5
+
+
+def test_pseudo_label_asks_and_leaves_out_what_a_second_opinion_contradicts(asked: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(asked, tmp_path / "out"))
+    shutil.rmtree(out / "opinions")
+    shutil.rmtree(out / "reviews")
+    command = ["pseudo-label", out, "--out", tmp_path / "data", "--min-speech", 0, "--max-edge-db", 99, "--min-s", 1]
+    done = CliRunner().invoke(main, [*map(str, command), *map(str, ASK), "--max-second-edge-cer", "0.5"])
+    told = counts(done)
+    segments = {row["index"]: row for row in read_table(str(out), "opinions")}
+    assert told["second_opinion"]["asked"] == len(segments) > 0
+    assert findings(out) == []
+    clips = pq.read_table(tmp_path / "data" / "clips").to_pylist()
+    assert clips
+    for clip in clips:
+        own = [segments[index] for index in clip["segments"]]
+        assert clip["second_wer"] == max(one["wer"] for one in own)
+        assert clip["second_edge_cer"] == max(own[0]["edge_cer"], own[-1]["edge_cer"])
+        assert ("second" in clip["reasons"]) == (clip["second_wer"] > 0.5 or clip["second_edge_cer"] > 0.5)
+    assert {"second" in clip["reasons"] for clip in clips} == {True, False}
+    again = counts(CliRunner().invoke(main, [*map(str, command), *map(str, ASK), "--max-second-edge-cer", "0.5"]))
+    assert again["second_opinion"]["recordings"] == 0
