@@ -38,6 +38,7 @@ from pipeline.types import SAMPLE_RATE, Engine, Opinion, Outcome, Passage, Recor
 from pipeline.whisper.options import WhisperOptions
 
 Row = dict[str, Any]
+LIKELIEST = (0.0,)  # without fallback, so that the worst texts are there, too
 GROUP = 8  # cases that share the engine's batch
 ALL = DoubtOptions(doubt_hallucination=0.0)
 SCORES: dict[str, Callable[[Row], float]] = {
@@ -80,10 +81,11 @@ def hear(arguments: argparse.Namespace) -> None:
         for clip in sorted(clips_of(folder), key=lambda clip: random.Random(clip.name).random())[: arguments.clips]
     ]
     made = cases(chosen, arguments.share)
-    second = WhisperOptions(model=arguments.second, beam=arguments.beam)
+    second = WhisperOptions(model=arguments.second, beam=arguments.beam, temperatures=LIKELIEST)
     known = engines.languages(second)
     spoken = [case for case in made if known is None or not case.text or case.language in known]
-    both = load_engine(WhisperOptions(model=arguments.model)), load_engine(second)
+    first = WhisperOptions(model=arguments.model, temperatures=LIKELIEST)
+    both = load_engine(first), load_engine(second)
     until = time.monotonic() + arguments.minutes * 60
     with file.open("a", encoding="utf-8") as out:
         left = [task for task in (Task(case, "all") for case in spoken) if task.id not in done]

@@ -85,6 +85,8 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
         counts = _job(source, out, job, values)
         click.echo(json.dumps(counts))
     exit_if_failed(counts, job)
+    if "second_opinion" in counts:
+        exit_if_failed(counts["second_opinion"] | {"already_done": 0}, job)
 
 
 def as_asked(values: dict[str, Any]) -> dict[str, Any]:
