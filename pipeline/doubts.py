@@ -150,9 +150,11 @@ def _joined(last: Stretch, one: Stretch) -> Stretch | None:
 
 
 def _padded(found: Sequence[Stretch], duration: int) -> Iterator[Stretch]:
+    earliest = 0  # they begin in order, whatever their pads
     for one in found:
         pad = max(0, min(PAD, (WINDOW - (one.end - one.start)) // 2))
-        start, end = max(0, one.start - pad), min(duration, one.end + pad)
+        start, end = max(earliest, one.start - pad), min(duration, one.end + pad)
+        earliest = start
         within = [doubt.start for doubt in one.doubts], [doubt.end for doubt in one.doubts]
         reaches = start < min(within[0]), end > max(within[1])
         yield replace(

@@ -115,7 +115,7 @@ def best_selection(listen: Callable[[Selection], Listening]) -> Iterator[Passage
 def _listen(recording: Recording, options: CutOptions, selection: Selection) -> Listening:
     """Yield the passages of one channel or track, and return how it ended: storage, decode, speech, passages."""
     meter, passages, failure = Meter(), 0, None
-    with within_reach(recording) if _far_in(recording) else nullcontext() as remote:
+    with within_reach(recording) if far_in(recording) else nullcontext() as remote:
         decoder, blocks = decoding(recording, options.decode, selection, remote)
         if options.noise.add_noise is not None and (power := _power(recording, options, selection)):
             blocks = noisy(blocks, power, options.noise.add_noise, recording.id)
@@ -131,7 +131,7 @@ def _listen(recording: Recording, options: CutOptions, selection: Selection) -> 
     return Outcome(recording, passages, duration, speech, cutter.speechless, media, failure, meter.snr_db)
 
 
-def _far_in(recording: Recording) -> bool:
+def far_in(recording: Recording) -> bool:
     """Say whether what lies before the stretch is worth not reading."""
     return recording.start >= SEEK_S * SAMPLE_RATE
 
