@@ -81,11 +81,6 @@ class Question:
     doubtful: int  # segments, asked about or not
     stretches: tuple[Stretch, ...]
 
-    @property
-    def asked(self) -> int:
-        """How many segments are asked about."""
-        return sum(len(stretch.doubts) for stretch in self.stretches)
-
     def json(self) -> str:
         """Return what `read` reads."""
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
@@ -155,11 +150,7 @@ def _padded(found: Sequence[Stretch], duration: int) -> Iterator[Stretch]:
         pad = max(0, min(PAD, (WINDOW - (one.end - one.start)) // 2))
         start, end = max(earliest, one.start - pad), min(duration, one.end + pad)
         earliest = start
-        within = [doubt.start for doubt in one.doubts], [doubt.end for doubt in one.doubts]
-        reaches = start < min(within[0]), end > max(within[1])
-        yield replace(
-            one, start=start, end=end, before=one.before if reaches[0] else "", after=one.after if reaches[1] else ""
-        )
+        yield replace(one, start=start, end=end)
 
 
 def _neighbour(segments: Sequence[Row], place: int, step: int) -> str:

@@ -106,4 +106,3 @@ def test_question_travels_as_text() -> None:
     found = stretches(told((0, 2, "?é «字»"), (2, 4, "b\n")), OPTIONS, duration=DURATION)
     question = Question("run1", "channel 1", DURATION, 1, found)
     assert Question.read(question.json()) == question
-    assert question.asked == 1
