@@ -195,5 +195,5 @@ def _row(recording_id: str, index: int, clip: Clip) -> Row:
 
 
 def _worst(choose: Callable[..., float], segments: tuple[clips.Row, ...], name: str) -> float | None:
-    known = [segment[name] for segment in segments if segment[name] is not None]
+    known = [value for segment in segments if (value := segment.get(name)) is not None]
     return choose(known) if known else None

@@ -34,6 +34,7 @@ def reading(number: int) -> Reading:
         row |= {"clip_id": f"{number:04x}-{index:05d}", "recording_id": f"{number:04x}", "index": index}
         row |= {"start": float(index), "end": index + 0.5, "text": "Said.", "language": "en", "task": "transcribe"}
         row |= {"kept": good, "reasons": [] if good else ["noise"], "split": SPLIT_OF[number], "sample_rate": 16_000}
+        row |= dict.fromkeys(("second_wer", "second_edge_cer"))
         row |= {"segments": [index], "words": 1, "flags": [], "letters": 4, "seconds_per_letter": 0.1}
         row |= {"text_group": 0, "uri": f"/radio/{number}.mp3"}
         rows.append(row)

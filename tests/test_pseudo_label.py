@@ -38,7 +38,14 @@ def pseudo_label(*args: str | Path) -> Result:
     return CliRunner().invoke(main, ["pseudo-label", *map(str, args)])
 
 
-BY_TEXT = ("language_probability", "hallucination_probability", "avg_logprob", "pace_deviation")
+BY_TEXT = (
+    "language_probability",
+    "hallucination_probability",
+    "avg_logprob",
+    "pace_deviation",
+    "second_wer",
+    "second_edge_cer",
+)
 BY_SOUND = (
     "audio_error",
     "snr_db",
