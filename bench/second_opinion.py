@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +174,11 @@ def tell(rows: Sequence[Row]) -> None:
         values = np.array([score(row) for row in rows])
         cells = [f"{auroc(values[inside], truth[inside]):.3f}" for truth, inside in groups.values()]
         print(name.ljust(34), *(cell.rjust(20) for cell in cells))  # noqa: T201
-    for least, most in ((0, 0), (1e-9, 0.2), (0.2, 0.5), (0.5, 1), (1, math.inf)):
-        inside = np.array([least <= row["wer"] <= most for row in rows]) & doubtful
+    wers = np.array([row["wer"] for row in rows])
+    for over, most in pairwise((-1.0, 0.0, 0.2, 0.5, 1.0, math.inf)):
+        inside = (wers > over) & (wers <= most) & doubtful
         share = wrong[inside].mean() if inside.any() else math.nan
-        print(f"doubtful, wer {least:.1f} to {most:.1f}: {inside.sum()} segments, {100 * share:.1f} % wrong")  # noqa: T201
+        print(f"doubtful, wer up to {most:.1f}: {inside.sum()} segments, {100 * share:.1f} % wrong")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -70,6 +70,19 @@ def test_quality_holds_segments_against_what_is_said(tmp_path: Path) -> None:
     assert rows.read_text(encoding="utf-8") == heard  # nothing was heard twice
 
 
+@pytest.mark.slow
+def test_second_opinion_is_held_against_what_is_said(tmp_path: Path) -> None:
+    where, rows = folder(tmp_path / "spanish", "Gracias por llamar a la centralita."), tmp_path / "rows.jsonl"
+    entry = json.loads((where / "manifest.jsonl").read_text()) | {"duration_s": 39.0}  # longer ones are no clips
+    (where / "manifest.jsonl").write_text(json.dumps(entry) + "\n")
+    said = bench("second_opinion.py", str(where), "--rows", str(rows), "--share", "0.25", "--beam", "2")
+    assert "hallucination_probability and cer" in said
+    heard = [row for line in rows.read_text(encoding="utf-8").splitlines() for row in json.loads(line)["rows"]]
+    assert heard
+    assert all(row["second"] is not None and row["wer"] >= 0 for row in heard)
+    assert bench("second_opinion.py", "--rows", str(rows)) == said
+
+
 def test_gpu_bench_runs_on_a_cpu_without_ray_hub_and_arrow() -> None:
     absent = ("ray", "huggingface_hub", "pyarrow", "click", "onnxruntime", "pandas", "smart_open", "rich")
     code = (
