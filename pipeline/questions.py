@@ -6,6 +6,7 @@ a part of the tables, and the texts of doubtful segments and of their neighbours
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -39,26 +40,26 @@ def questions(out: str, recordings: Recordings, options: DoubtOptions, known: Co
         rows = table.filter(pc.is_in(table["recording_id"], value_set=wanted)).to_pylist()
         found = _doubtful(segments, options)
         for row in rows:
-            id_, (doubtful, near) = row["recording_id"], found.get(row["recording_id"], (0, []))
+            id_ = row["recording_id"]
+            near = found.get(id_, [])
             begin, duration = (round((row[name] or 0.0) * SAMPLE_RATE) for name in ("start_s", "duration_s"))
             stretches = doubts.stretches(near, options, begin=begin, duration=duration, known=known)
+            doubtful = sum(segment["doubtful"] for segment in near)
             asked[id_] = Question(row["run_id"], row["selection"], duration, doubtful, stretches).json()
             runs[id_] = row["run_id"]
     return Asked(_with(recordings, asked), frozenset(_outdated(out, runs)))
 
 
-def _doubtful(segments: pa.Table, options: DoubtOptions) -> dict[str, tuple[int, list[dict[str, Any]]]]:
-    """Return of each recording how many of its segments are doubtful, and these with their neighbours, in order."""
+def _doubtful(segments: pa.Table, options: DoubtOptions) -> dict[str, list[dict[str, Any]]]:
+    """Return of each recording its doubtful segments, marked as such, with their neighbours, in order."""
     rules = segments.select(list(doubts.RULE)).to_pylist()
     marked = np.fromiter((bool(doubts.reasons(row, options)) for row in rules), np.bool_, len(rules))
     near = marked.copy()
     near[1:] |= marked[:-1]
     near[:-1] |= marked[1:]
-    found: dict[str, tuple[int, list[dict[str, Any]]]] = {}
-    chosen = segments.append_column("doubtful", pa.array(marked)).filter(pa.array(near))
-    for row in chosen.to_pylist():  # `doubts.stretches` takes no segment of another recording for a neighbour
-        count, rows = found.get(row["recording_id"], (0, []))
-        found[row["recording_id"]] = count + row["doubtful"], [*rows, row]
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in segments.append_column("doubtful", pa.array(marked)).filter(pa.array(near)).to_pylist():
+        found[row["recording_id"]].append(row)
     return found
 
 
