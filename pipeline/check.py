@@ -21,9 +21,11 @@ from pipeline.books import TRANSCRIPTS
 from pipeline.types import Recording
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
+from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
-SCHEMAS = {"segments": SEGMENTS, "words": WORDS, "recordings": RECORDINGS}
+SCHEMAS = {"segments": SEGMENTS, "words": WORDS, "speakers": SPEAKERS, "recordings": RECORDINGS}
+OPTIONAL = TRANSCRIPTS.layout.optional
 STATUSES = ("ok", "partial", "failed")
 SLACK_S = 0.001  # times are rounded when samples become seconds
 
@@ -37,7 +39,7 @@ KINDS = {
     "misplaced": "a row that names another part than its own",
     "config": "rows of more than one configuration",
     "status": "a row whose status and error do not fit together",
-    "orphan": "segments or words of a recording that has no row beside them",
+    "orphan": "segments, words or speakers of a recording that has no row beside them",
     "count": "a number of segments that is not the one that the recording's row tells",
     "index": "numbers of segments or words that do not run 0, 1, 2, ...",
     "time": "times that run backwards, or lie outside of the recording",
@@ -60,7 +62,7 @@ class Finding:
 class Checked:
     """What was seen."""
 
-    counts: Counter[str] = field(default_factory=lambda: Counter(parts=0, recordings=0, segments=0, words=0))
+    counts: Counter[str] = field(default_factory=lambda: Counter(parts=0, **dict.fromkeys(SCHEMAS, 0)))
     rows: list[pa.Table] = field(default_factory=list)  # recording_id, version, part of each row
     hashes: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
@@ -87,11 +89,12 @@ def _files(out: str) -> Iterator[Finding]:
         for name in sorted(set(listed) - found[table]):
             yield Finding("foreign", f"{table}/{name}", "no part file")
     for table, names in found.items():
-        expected = found["recordings"] | found["segments"] if table != "words" else set()
+        expected = found["recordings"] | found["segments"] if table not in OPTIONAL else set()
         for name in sorted(expected - names):
             yield Finding("torn", f"{table}/{name}", "is missing, and is there in another table")
-    for name in sorted(found["words"] - found["recordings"] - found["segments"]):
-        yield Finding("torn", f"words/{name}", "has no recordings and no segments")
+    for table in OPTIONAL:
+        for name in sorted(found[table] - found["recordings"] - found["segments"]):
+            yield Finding("torn", f"{table}/{name}", "has no recordings and no segments")
     for name in sorted(storage.names(storage.join(out, commits.STAGING))):
         if commits.is_ours(name) and not name.startswith("."):  # hidden ones were never written to their end
             yield Finding("pending", f"{commits.STAGING}/{name}", "staged, and not in its place")
@@ -129,6 +132,7 @@ def _part(out: str, name: str, seen: Checked) -> Iterator[Finding]:
     yield from _recordings(name, recordings)
     yield from _segments(name, recordings, segments)
     yield from _words(name, recordings, segments, words)
+    yield from _speakers(name, recordings, segments, frames["speakers"])
 
 
 def _differences(found: pa.Schema, expected: pa.Schema) -> str:
@@ -182,6 +186,21 @@ def _words(name: str, recordings: pd.DataFrame, segments: pd.DataFrame, words: p
     for id_ in words.loc[ranks != words["index"], "recording_id"].unique():
         yield Finding("index", where, f"the words of a segment of {id_} are not numbered 0, 1, 2, ...")
     yield from _times(where, words, recordings)
+
+
+def _speakers(name: str, recordings: pd.DataFrame, segments: pd.DataFrame, speakers: pd.DataFrame) -> Iterator[Finding]:
+    where = f"speakers/{name}"
+    lost = ~speakers["recording_id"].isin(recordings["recording_id"])
+    for id_, group in speakers[lost].groupby("recording_id"):
+        yield Finding("orphan", where, f"{len(group)} speakers of {id_}, which has no row in this part")
+    known = pd.MultiIndex.from_frame(speakers[["recording_id", "speaker"]])
+    said = segments.dropna(subset="speaker")
+    strange = ~pd.MultiIndex.from_frame(said[["recording_id", "speaker"]]).isin(known)
+    for id_, group in said[strange].groupby("recording_id"):
+        yield Finding("orphan", f"segments/{name}", f"{len(group)} segments of {id_} are a speaker's who has no row")
+    turns = speakers[["recording_id", "turns"]].explode("turns").dropna()
+    spans = pd.DataFrame(turns["turns"].tolist(), columns=["start", "end"])
+    yield from _times(where, spans.assign(recording_id=turns["recording_id"].to_numpy()), recordings)
 
 
 def _times(where: str, rows: pd.DataFrame, recordings: pd.DataFrame) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ def test_sound_output_has_no_finding(out: Path) -> None:
     *findings, seen = check(str(out))
     assert findings == []
     assert isinstance(seen, Checked)
-    assert dict(seen.counts) == {"parts": 2, "recordings": 4, "segments": 4, "words": 0}
+    assert dict(seen.counts) == {"parts": 2, "recordings": 4, "segments": 4, "words": 0, "speakers": 0}
 
 
 BREAKS: dict[str, tuple[str, Callable[[Path], object]]] = {

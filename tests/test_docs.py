@@ -22,15 +22,17 @@ from pipeline.score import FLAGS
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
 from schemas.origins import ORIGINS
+from schemas.people import PEOPLE
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
+from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 SCHEMAS = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
-SCHEMAS |= {"clips": CLIPS, "origins": ORIGINS}
+SCHEMAS |= {"speakers": SPEAKERS, "people": PEOPLE, "clips": CLIPS, "origins": ORIGINS}
 LISTS = {"flags": FLAGS, "reasons": decisions.REASONS, "clip-reasons": gates.REASONS}
 
 
@@ -117,7 +119,7 @@ def test_every_command_table_and_flag_is_documented() -> None:
     assert parts == {
         "docs/commands.md": list(jobs.COMMANDS),
         "docs/tables.md": [
-            *("recordings", "segments", "flags", "words", "decisions", "reasons"),
+            *("recordings", "segments", "flags", "words", "speakers", "people", "decisions", "reasons"),
             *("clips", "clip-reasons", "origins"),
         ],
         "docs/pseudo-label.md": ["presets"],

@@ -12,16 +12,25 @@ import schemas
 from pipeline import rows, score
 from pipeline.decision_rows import decision_rows
 from pipeline.decisions import FilterOptions, survey
+from pipeline.speakers import SpeakerOptions
 from pipeline.types import Finished, Look, Outcome, Span, Survey, Transcript
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
 from schemas.origins import ORIGINS
+from schemas.people import PEOPLE
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
+from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
-TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
-ALL = {**TABLES, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
+TABLES = {
+    "recordings": RECORDINGS,
+    "segments": SEGMENTS,
+    "words": WORDS,
+    "speakers": SPEAKERS,
+    "decisions": DECISIONS,
+}
+ALL = {**TABLES, "people": PEOPLE, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in ALL for field in ALL[table]]
 STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
 UNITS = {"1/s", "s", "Hz", "bytes", "nats", "dB", "LUFS"}
@@ -33,6 +42,7 @@ QUANTITIES = {
     "end_s": "s",
     "duration_s": "s",
     "speech_s": "s",
+    "turns": "s",
     "speechless": "s",
     "looked_s": "s",
     "listened": "s",
@@ -62,7 +72,7 @@ def finished() -> list[Finished]:
         items = material(recording, seed=1)
         transcripts = [item for item in items if isinstance(item, Transcript)]
         (outcome,) = (item for item in items if isinstance(item, Outcome))
-        found.append(score.finish(transcripts, outcome))
+        found.append(score.finish(transcripts, outcome, SpeakerOptions(speakers=True)))
     assert {item.outcome.status for item in found} == {"ok", "partial", "failed"}
     return found
 
@@ -82,7 +92,8 @@ def written(table: str) -> pa.Table:
         return decision_rows(surveys(), **STAMP)
     if table == "recordings":
         return rows.recording_rows(finished(), **STAMP)
-    return rows.segment_rows(finished()) if table == "segments" else rows.word_rows(finished())
+    make = {"segments": rows.segment_rows, "words": rows.word_rows, "speakers": rows.speaker_rows}[table]
+    return make(finished())
 
 
 def test_each_table_has_a_file() -> None:
@@ -135,6 +146,7 @@ def test_no_rows_have_the_columns_too(table: str) -> None:
         "recordings": rows.recording_rows([], **STAMP),
         "segments": rows.segment_rows([]),
         "words": rows.word_rows([]),
+        "speakers": rows.speaker_rows([]),
         "decisions": decision_rows([], **STAMP),
     }[table]
     assert empty.num_rows == 0
@@ -142,9 +154,15 @@ def test_no_rows_have_the_columns_too(table: str) -> None:
 
 
 def test_keys_of_the_rows_join() -> None:
-    recordings, segments, words = (written(table).to_pylist() for table in ("recordings", "segments", "words"))
+    tables = ("recordings", "segments", "words", "speakers")
+    recordings, segments, words, speakers = (written(table).to_pylist() for table in tables)
     ids = {row["recording_id"] for row in recordings}
     assert {row["recording_id"] for row in segments} <= ids
     keys = {(row["recording_id"], row["index"]) for row in segments}
     assert len(keys) == len(segments)
     assert {(row["recording_id"], row["segment"]) for row in words} <= keys
+    labels = {(row["recording_id"], row["speaker"]) for row in speakers}
+    assert len(labels) == len(speakers)
+    told = {(row["recording_id"], row["speaker"]) for row in [*segments, *words] if row["speaker"] is not None}
+    assert told
+    assert told <= labels
