@@ -167,9 +167,8 @@ def linked(manifest: Path, ears: Ears, thresholds: list[float]) -> None:
     other = np.sort([likeness[pair] for pair in pairs if names[pair[0]] != names[pair[1]]])
     rates = [(np.mean(same < at), np.mean(other >= at)) for at in np.unique(np.concatenate([same, other]))]
     equal = min(rates, key=lambda rate: abs(rate[0] - rate[1]))
-    print(
-        f"{manifest}: {len(names)} recordings of {len(set(names))}, equal error rate {50 * sum(equal):.1f} % of pairs"
-    )
+    rate = f"equal error rate {50 * sum(equal):.1f} % of pairs"
+    print(f"{manifest}: {len(names)} recordings of {len(set(names))} speakers, {rate}")  # noqa: T201
     for threshold in thresholds:
         owners = people(np.array(vectors), threshold)
         both = [(owners[one] == owners[two], names[one] == names[two]) for one, two in pairs]

@@ -49,6 +49,8 @@ class Listener:
     @torch.inference_mode()
     def __call__(self, passage: Passage) -> tuple[Voice, ...]:
         """Return the voices of a passage, window by window."""
+        if len(passage.pcm) < LEAST * HOP:
+            return ()
         audio = torch.from_numpy(passage.pcm.astype(np.float32) / 32768).to(self._device)
         heard = [one for one in self._heard(audio) if len(one.frames) >= LEAST]
         vectors = self._vectors(fbank(audio), heard)
