@@ -153,6 +153,10 @@ def say(
         counts = f"{len(hypotheses[path].labels())} speakers for {len(truth[path].labels())}"
         print(f"  {path.name}: {rates} ({shares}), {counts}")  # noqa: T201
     print("  all: " + ", ".join(f"collar {name} s {100 * abs(one):.1f} %" for name, one in metrics.items()))  # noqa: T201
+    both = [(one.get_overlap(), hypotheses[path].get_overlap()) for path, one in truth.items()]
+    there, found = sum(one.duration() for one, _ in both), sum(other.duration() for _, other in both)
+    right = sum(one.crop(other).duration() for one, other in both)
+    print(f"  more than one speaks for {there:.1f} s; found {found:.1f} s, of which right {right:.1f} s")  # noqa: T201
 
 
 def linked(manifest: Path, ears: Ears, thresholds: list[float]) -> None:

@@ -32,7 +32,7 @@ class SpeakerOptions:
 
     speakers: bool = setting(False, "Tell who speaks when; needs the extra `speakers`.")
     speaker_threshold: float = setting(
-        0.5, "Voices are one speaker's up to this cosine distance, a mean over pairs; greater finds fewer speakers."
+        0.54, "Voices are one speaker's up to this cosine distance, a mean over pairs; greater finds fewer speakers."
     )
     max_speakers: int | None = setting(None, "Most speakers of a recording; by default their voices alone tell.")
     link_speakers: bool = setting(
@@ -82,12 +82,8 @@ class Turns:
     """Who speaks when, of a recording: asked for any stretch."""
 
     def __init__(self, speakers: Iterable[Speaker]) -> None:
-        """Take the speakers of a recording."""
-        self._turns = sorted(
-            ((span, one.label) for one in speakers for span in one.spans), key=lambda turn: turn[0].start
-        )
-        self._starts = [span.start for span, _ in self._turns]
-        self._longest = max((len(span) for span, _ in self._turns), default=0)
+        """Take the speakers of a recording; the turns of each are in order and do not overlap."""
+        self._turns = [(one.label, one.spans) for one in speakers]
 
     def of(self, stretch: Span) -> str | None:
         """Return who speaks most of a stretch, or, where nobody does, close by; None where nobody does that either."""
@@ -114,11 +110,11 @@ class Turns:
         return shared / len(stretch) if len(stretch) > 0 else 0.0
 
     def _within(self, stretch: Span) -> Iterator[tuple[Span, str]]:
-        """Yield the turns that share samples with a stretch."""
-        first = bisect_left(self._starts, stretch.start - self._longest)
-        for turn in self._turns[first : bisect_right(self._starts, stretch.end)]:
-            if turn[0].overlap(stretch):
-                yield turn
+        """Yield the turns that share samples with a stretch, without a look at all the others."""
+        for label, spans in self._turns:
+            first = bisect_right(spans, stretch.start, key=attrgetter("end"))
+            for span in spans[first : bisect_left(spans, stretch.end, key=attrgetter("start"))]:
+                yield span, label
 
 
 def clusters(

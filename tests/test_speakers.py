@@ -144,7 +144,7 @@ def test_overlap_is_where_more_than_one_speaks() -> None:
 
 def test_turns_of_a_long_recording_are_found_as_among_few() -> None:
     draw = random.Random(1)
-    spans = [seconds(at, at + draw.choice([0.5, 5, 60])) for at in range(0, 3000, 7)]
+    spans = [seconds(at, at + draw.choice([0.5, 5, 30])) for at in range(0, 3000, 7)]
     people = [Speaker(f"{n}", tuple(spans[n::5]), ()) for n in range(5)]
     quick = Turns(people)
     for _ in range(200):
