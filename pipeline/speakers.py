@@ -39,7 +39,7 @@ class SpeakerOptions:
         False, "Tell, too, who is heard in several of the recordings in --out: OUT/people.", rows=False
     )
     link_threshold: float = setting(
-        0.5, "Speakers of several recordings are one person up to this cosine distance, a mean over pairs.", rows=False
+        0.55, "Speakers of several recordings are one person up to this cosine distance, a mean over pairs.", rows=False
     )
 
 
