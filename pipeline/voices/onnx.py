@@ -1,4 +1,4 @@
-"""Any speaker model in ONNX that takes Kaldi's mel bands: WeSpeaker's, 3D-Speaker's and NeMo's are exported like this.
+"""Any speaker model in ONNX that takes Kaldi's mel bands: WeSpeaker's and 3D-Speaker's are exported so.
 
 Knows tensors and onnxruntime. Its input is [batch, frames, 80] without the mean over the frames, its first output
 [batch, size].
