@@ -116,10 +116,19 @@ def test_other_options_on_the_same_output_are_refused(talks: Path, out: Path) ->
         assert words in done.stderr
 
 
-def test_linking_needs_speakers(talks: Path, tmp_path: Path) -> None:
-    done = transcribe(talks, tmp_path / "out", "--link-speakers")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--link-speakers"], "add --speakers"),
+        (["--speakers", "--max-speakers", "0"], "leaves nobody to speak"),
+        (["--speakers", "--speaker-model", "nobody"], "no speaker model nobody"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_told_in_a_line(talks: Path, tmp_path: Path, options: list[str], words: str) -> None:
+    done = transcribe(talks, tmp_path / "out", *options)
     assert done.exit_code == 2
-    assert "add --speakers" in done.stderr
+    assert words in done.stderr
 
 
 def test_missing_models_are_told_before_anything_is_read(talks: Path, tmp_path: Path) -> None:

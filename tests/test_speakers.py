@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from material import listing, shuffled
 from outputs import segment
+from tables import read_table
 
 from pipeline import links, rows, score, speakers
 from pipeline.books import transcripts_book
@@ -115,14 +116,10 @@ def test_a_segment_without_words_is_whose_time_it_mostly_is() -> None:
 
 def test_words_have_their_speakers_and_the_segment_that_of_most() -> None:
     spoken = [(1, 3, "I"), (5, 7, " see"), (7.9, 9.5, " you"), (12, 15, " too")]
-    words = tuple(Word(*vars_of(seconds(start, end)), text, 1.0) for start, end, text in spoken)
+    words = tuple(Word(round(start * SAMPLE_RATE), round(end * SAMPLE_RATE), text, 1.0) for start, end, text in spoken)
     told = speakers.attributed(replace(segment(1, 15, "I see you too"), words=words), two())
     assert [word.speaker for word in told.words] == ["A", "A", "A", "B"]
     assert told.speaker == "A"  # though B speaks longer in it
-
-
-def vars_of(span: Span) -> tuple[int, int]:
-    return span.start, span.end
 
 
 def test_a_word_beside_a_turn_belongs_to_it_and_one_far_from_all_to_nobody() -> None:
@@ -198,8 +195,6 @@ def test_material_in_any_order_gives_the_same_speakers(tmp_path: object) -> None
 
 
 def _read(out: str, table: str, *keys: str) -> list[dict[str, object]]:
-    from tables import read_table
-
     found = [{name: value for name, value in row.items() if name != "file"} for row in read_table(out, table)]
     return sorted(found, key=lambda row: [str(row[key]) for key in keys])
 
