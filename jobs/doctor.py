@@ -15,20 +15,23 @@ from jobs.options import stores
 from pipeline import engines, storage
 from pipeline.errors import UserError
 from pipeline.ffmpeg_process import find_ffmpeg
+from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
 
 @click.command(epilog="Example:  bulkscribe doctor --model large-v3 --out s3://bucket/transcripts")
 @click.option("--model", default=WhisperOptions.model, show_default=True, help="Model to look for.")
+@click.option("--speakers", is_flag=True, help="Look for the models that tell speakers apart, too.")
 @click.option("--out", default=".", show_default=True, help="Folder or prefix whose write access is tried.")
 @stores
-def command(model: str, out: str) -> None:
+def command(model: str, speakers: bool, out: str) -> None:
     """Check ffmpeg, the device, the model, speech detection, Ray and write access, and say what is missing."""
     checks: dict[str, Callable[[], str]] = {
         "ffmpeg": _ffmpeg,
         "speech detection": _speech,
         "device": _device,
         "model": lambda: _model(model),
+        **({"speakers": _speakers} if speakers else {}),
         "ray": _ray,
         "write access": lambda: _write_access(out),
     }
@@ -67,6 +70,11 @@ def _device() -> str:
 def _model(name: str) -> str:
     sha256 = engines.describe(WhisperOptions(model=name))["weights_sha256"]
     return f"{name}, SHA-256 {sha256[:12]}..."
+
+
+def _speakers() -> str:
+    sha256 = engines.describe_voices(VoiceOptions())["speaker_sha256"]
+    return f"{VoiceOptions.speaker_model}, SHA-256 {sha256[:12]}..."
 
 
 def _ray() -> str:

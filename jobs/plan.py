@@ -28,9 +28,11 @@ from pipeline.resampling import ResampleOptions
 from pipeline.run import RayOptions
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
+from pipeline.speakers import SpeakerOptions
 from pipeline.speech import SpeechOptions
 from pipeline.trial import measure
 from pipeline.types import setting
+from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
 
@@ -51,6 +53,8 @@ class PlanOptions:
 @settings(PlanOptions)
 @stores
 @settings(WhisperOptions)
+@settings(SpeakerOptions)
+@settings(VoiceOptions)
 @settings(SpeechOptions)
 @settings(PassageOptions)
 @settings(DecodeOptions)
@@ -70,6 +74,8 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     recordings = listing.recordings.in_language(options.language)
     whisper = resolved(collect(WhisperOptions, values), RayOptions(), gpus_here())
     engines.describe(whisper)  # a model that is not there is told before anything is read
+    if values["speakers"]:
+        engines.describe_voices(collect(VoiceOptions, values))
     engines.check_languages(whisper, recordings.languages())
     chance = random.Random(resampling.seed)
     drawn = sorted(chance.sample(range(len(recordings)), min(options.probe, len(recordings))))

@@ -27,8 +27,8 @@ from jobs.running import (
     work,
 )
 from jobs.second_opinion import OpinionOptions
-from pipeline import engines, phrases, run_files, storage
-from pipeline.books import TRANSCRIPTS
+from pipeline import engines, links, phrases, run_files, storage
+from pipeline.books import TRANSCRIPTS, transcripts_book
 from pipeline.decode import DecodeOptions
 from pipeline.doubts import DoubtOptions
 from pipeline.errors import OpenError, UserError
@@ -40,9 +40,11 @@ from pipeline.recordings import Recordings
 from pipeline.run import RayOptions
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
+from pipeline.speakers import SpeakerOptions
 from pipeline.speech import SpeechOptions
 from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage
 from pipeline.types import setting
+from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
 
@@ -63,6 +65,8 @@ class LanguageOptions:
 @settings(JobOptions)
 @stores
 @settings(WhisperOptions)
+@settings(SpeakerOptions)
+@settings(VoiceOptions)
 @settings(RayOptions)
 @settings(SpeechOptions)
 @settings(PassageOptions)
@@ -91,6 +95,10 @@ def command(source: tuple[str, ...], out: str, **values: Any) -> None:
 
 def as_asked(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a command's options with what they say of each other."""
+    if values["link_speakers"] and not values["speakers"]:
+        raise UserError("--link-speakers links what --speakers finds", "add --speakers")
+    if values["max_speakers"] is not None and values["max_speakers"] < 1:
+        raise UserError(f"--max-speakers {values['max_speakers']} leaves nobody to speak", "1 or more, or leave it out")
     if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
         return values | {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
     return values
@@ -131,26 +139,36 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
         whisper = resolved(collect(WhisperOptions, values), ray, where.gpus)
         engines.check_languages(whisper, recordings.languages())
         config = _config(whisper, values) | {"phrases_sha256": _phrases(values["phrases"]).fingerprint()}
+        book = transcripts_book(collect(SpeakerOptions, values))
+        retry, over = job.retry_failed, job.take_over
         with (
             interruptible(shown, len(recordings)),
-            Ledger.open(
-                out, config, model=whisper.model, retry_failed=job.retry_failed, take_over=job.take_over
-            ) as ledger,
+            Ledger.open(out, config, model=whisper.model, book=book, retry_failed=retry, take_over=over) as ledger,
         ):
             todo = ledger.todo(recordings)
             tell_start(ledger, len(recordings), len(todo), shown)
-            counts = work(plan_of(whisper, ray, where.gpus, values), ledger, todo, where, TRANSCRIPTS)
+            counts = work(plan_of(whisper, ray, where.gpus, values), ledger, todo, where, book)
             if todo:
                 tell_counts(counts)
+    counts |= _linked(out, collect(SpeakerOptions, values))
     counts |= {"recordings": len(recordings), "already_done": len(recordings) - len(todo), "out": shown}
     return counts
+
+
+def _linked(out: str, speakers: SpeakerOptions) -> dict[str, int]:
+    """Link the speakers of all recordings in `out` where that is asked for; return what is to be told of it."""
+    return {"people_in_several": links.link(out, speakers.link_threshold)} if speakers.link_speakers else {}
 
 
 def _config(whisper: WhisperOptions, values: dict[str, Any]) -> dict[str, Any]:
     """Return everything that changes rows, by name: equal configurations give equal tables."""
     kinds = (LanguageOptions, DecodeOptions, SpeechOptions, PassageOptions, ScoreOptions, NoiseOptions)
     rows = [row_values(options) for options in (whisper, *(collect(kind, values) for kind in kinds))]
-    return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper)
+    speakers, voices = collect(SpeakerOptions, values), collect(VoiceOptions, values)
+    told = {}  # nothing where speakers are not asked for: outputs without them stay what they are
+    if speakers.speakers:
+        told = row_values(speakers) | row_values(voices) | engines.describe_voices(voices)
+    return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper) | told
 
 
 def _phrases(name: str | None) -> Phrases:
@@ -176,6 +194,12 @@ def plan_of(whisper: WhisperOptions, machines: RayOptions, gpus: int, values: di
     on_gpu = float(whisper.device.startswith("cuda") and gpus > 0)
     return (
         cut_stage(cutting, machines.decode_labels),
-        transcribe_stage(whisper, actors=machines.pool, cpus=machines.cpus_of_actor(on_gpu), gpus=on_gpu),
+        transcribe_stage(
+            whisper,
+            voices=collect(VoiceOptions, values) if values.get("speakers") else None,
+            actors=machines.pool,
+            cpus=machines.cpus_of_actor(on_gpu),
+            gpus=on_gpu,
+        ),
         mark_stage(collect(ScoreOptions, values), _phrases(values.get("phrases"))),
     )

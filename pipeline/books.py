@@ -18,6 +18,7 @@ from pipeline import decisions, rows, score
 from pipeline.decision_rows import decision_rows
 from pipeline.decisions import FilterOptions
 from pipeline.reviews import opinion_rows, review, review_rows
+from pipeline.speakers import SpeakerOptions
 from pipeline.types import SAMPLE_RATE, Finished, Look, Outcome, Review, Span, Survey, Transcript
 
 
@@ -61,7 +62,7 @@ class Book:
     sizes: Callable[[Any], Mapping[str, int]]  # rows of a recording in the tables beside the ledger's
 
 
-def _whole_transcript(transcripts: Sequence[Transcript], outcome: Outcome) -> Finished | None:
+def _whole_transcript(options: SpeakerOptions, transcripts: Sequence[Transcript], outcome: Outcome) -> Finished | None:
     """Return the recording when passages and speechless stretches cover it from end to end, without overlap.
 
     The count alone would not do: after a lost worker the passages of two attempts may stand here, and these
@@ -71,12 +72,13 @@ def _whole_transcript(transcripts: Sequence[Transcript], outcome: Outcome) -> Fi
     edges = [0, *(edge for span in spans for edge in (span.start, span.end)), outcome.duration]
     if any(edges[i] != edges[i + 1] for i in range(0, len(edges), 2)):
         return None
-    return score.finish(transcripts, outcome)
+    return score.finish(transcripts, outcome, options)
 
 
 def _transcript_tables(finished: Sequence[Finished], stamp: Stamp) -> Iterator[tuple[str, pa.Table]]:
     yield "segments", rows.segment_rows(finished)
     yield "words", rows.word_rows(finished)
+    yield "speakers", rows.speaker_rows(finished)
     yield "recordings", rows.recording_rows(finished, **vars(stamp))
 
 
@@ -95,15 +97,20 @@ def _transcript_sizes(finished: Finished) -> Mapping[str, int]:
     return {"segments": len(finished.segments), "words": words}
 
 
-TRANSCRIPTS = Book(
-    Layout("recordings", "duration_s", ("segments",), ("words",)),
-    "transcripts",
-    _whole_transcript,
-    _transcript_tables,
-    ("segments", "flagged_segments", "omissions", "omitted_s"),
-    _transcript_counts,
-    _transcript_sizes,
-)
+def transcripts_book(options: SpeakerOptions) -> Book:
+    """Return the book of transcripts, with speakers where `options` ask for them."""
+    return Book(
+        Layout("recordings", "duration_s", ("segments",), ("words", "speakers")),
+        "transcripts",
+        partial(_whole_transcript, options),
+        _transcript_tables,
+        ("segments", "flagged_segments", "omissions", "omitted_s"),
+        _transcript_counts,
+        _transcript_sizes,
+    )
+
+
+TRANSCRIPTS = transcripts_book(SpeakerOptions())
 
 
 def _review_counts(item: Review) -> Mapping[str, float]:

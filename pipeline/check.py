@@ -22,11 +22,13 @@ from pipeline.types import Recording
 from schemas import opinions, reviews
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
+from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
 SCHEMAS = {
     "segments": SEGMENTS,
     "words": WORDS,
+    "speakers": SPEAKERS,
     "recordings": RECORDINGS,
     "opinions": opinions.OPINIONS,
     "reviews": reviews.REVIEWS,
@@ -45,7 +47,7 @@ KINDS = {
     "misplaced": "a row that names another part than its own",
     "config": "rows of more than one configuration",
     "status": "a row whose status and error do not fit together",
-    "orphan": "segments, words or opinions of what has no row beside them",
+    "orphan": "segments, words, speakers or opinions of what has no row beside them",
     "count": "a number of segments or opinions that is not the one that the recording's row tells",
     "index": "numbers of segments or words that do not run 0, 1, 2, ..., or of opinions that do not rise",
     "time": "times that run backwards, or lie outside of the recording",
@@ -69,7 +71,9 @@ class Finding:
 class Checked:
     """What was seen."""
 
-    counts: Counter[str] = field(default_factory=lambda: Counter(parts=0, recordings=0, segments=0, words=0))
+    counts: Counter[str] = field(
+        default_factory=lambda: Counter(parts=0, **dict.fromkeys(TRANSCRIPTS.layout.tables, 0))
+    )
     rows: list[pa.Table] = field(default_factory=list)  # recording_id, version, part of each row
     reviews: list[pd.DataFrame] = field(default_factory=list)  # of each row: recording_id, transcript, last opinion
     hashes: dict[str, set[str]] = field(default_factory=lambda: {"recordings": set(), "reviews": set()})
@@ -130,6 +134,7 @@ def _part(out: str, name: str, seen: Checked) -> Iterator[Finding]:
     yield from _recordings(name, recordings)
     yield from _segments(name, recordings, segments)
     yield from _words(name, recordings, segments, words)
+    yield from _speakers(name, recordings, segments, frames["speakers"])
 
 
 def _reviews(out: str, name: str, seen: Checked) -> Iterator[Finding]:
@@ -234,6 +239,21 @@ def _words(name: str, recordings: pd.DataFrame, segments: pd.DataFrame, words: p
     for id_ in words.loc[ranks != words["index"], "recording_id"].unique():
         yield Finding("index", where, f"the words of a segment of {id_} are not numbered 0, 1, 2, ...")
     yield from _times(where, words, recordings)
+
+
+def _speakers(name: str, recordings: pd.DataFrame, segments: pd.DataFrame, speakers: pd.DataFrame) -> Iterator[Finding]:
+    where = f"speakers/{name}"
+    lost = ~speakers["recording_id"].isin(recordings["recording_id"])
+    for id_, group in speakers[lost].groupby("recording_id"):
+        yield Finding("orphan", where, f"{len(group)} speakers of {id_}, which has no row in this part")
+    known = pd.MultiIndex.from_frame(speakers[["recording_id", "speaker"]])
+    said = segments.dropna(subset="speaker")
+    strange = ~pd.MultiIndex.from_frame(said[["recording_id", "speaker"]]).isin(known)
+    for id_, group in said[strange].groupby("recording_id"):
+        yield Finding("orphan", f"segments/{name}", f"{len(group)} segments of {id_} are a speaker's who has no row")
+    turns = speakers[["recording_id", "turns"]].explode("turns").dropna()
+    spans = pd.DataFrame(turns["turns"].tolist(), columns=["start", "end"])
+    yield from _times(where, spans.assign(recording_id=turns["recording_id"].to_numpy()), recordings)
 
 
 def _times(where: str, rows: pd.DataFrame, recordings: pd.DataFrame) -> Iterator[Finding]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.types import SAMPLE_RATE, Attempt, Engine, Look, Passage, Segment, Transcript
+from pipeline.types import SAMPLE_RATE, Attempt, Engine, Look, Passage, Segment, Transcript, Voice
+from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
 FAKE = "fake"
@@ -86,6 +87,13 @@ def load_engine(options: WhisperOptions) -> Engine:
     return WhisperEngine(options)
 
 
+def load_listener(voices: VoiceOptions, options: WhisperOptions) -> Callable[[Passage], tuple[Voice, ...]]:
+    """Load what tells the voices of a passage apart, onto the engine's device. UserError when it cannot be had."""
+    from pipeline.voices.weights import load  # loads torch
+
+    return load(voices, "cpu" if is_fake(options.model) else options.device)
+
+
 def is_fake(model: str) -> bool:
     """Say whether a model's name asks for FakeEngine."""
     return model == FAKE or model.startswith(FAKE + ":")
@@ -97,6 +105,13 @@ def _window_s(model: str) -> float:
         return float(text)
     except ValueError:
         raise UserError(f"{model} is no model: {text} is not a time", "for example fake:0.01") from None
+
+
+def describe_voices(voices: VoiceOptions) -> dict[str, Any]:
+    """Return what tells these models of speakers from others, without loading them. UserError when absent."""
+    from pipeline.voices.weights import describe
+
+    return describe(voices)
 
 
 def describe(options: WhisperOptions) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     OUT/recordings/part-*.parquet   one row a recording       OUT/runs/RUN_ID.json   options, versions, counts, timings
     OUT/segments/part-*.parquet     one row a segment         OUT/_staging           what is not yet committed
     OUT/words/part-*.parquet        one row a word, where there are any
+    OUT/speakers/part-*.parquet     one row a speaker of a recording, likewise
 
 Recordings in = rows out, each exactly once, whatever dies. The parts of a commit appear as one step (`commits.py`):
 naming them by a journal, and not by the recordings part alone, lets a recording that is done again be replaced inside

@@ -27,11 +27,13 @@ from pipeline.types import (
     Segment,
     Span,
     Transcript,
+    Voice,
     Word,
 )
 from pipeline.uris import split_piece
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
+from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
 TOP = 3  # languages of a recording that its row tells
@@ -105,6 +107,12 @@ _SEGMENT = [
     ("text_language_probability", pa.float64()),
     ("phrase_weight", pa.float64()),
 ]
+_VOICE = [
+    ("window", pa.int32()),
+    ("spans", pa.list_(_SPAN)),
+    ("alone", pa.int64()),
+    ("vector", pa.list_(pa.float32())),
+]
 
 RECORDING_HOP = pa.schema(_RECORDING)
 # A row with `outcome` is the closing row of its recording; the others are passages, or what the engine answers.
@@ -131,6 +139,7 @@ TRANSCRIPT_HOP = pa.schema(
         ("language_probability", pa.float64()),
         ("languages", pa.list_(pa.struct(_GUESS))),
         ("silent", pa.list_(_SPAN)),
+        ("voices", pa.list_(pa.struct(_VOICE))),
         ("outcome", _OUTCOME),
     ]
 )
@@ -221,6 +230,7 @@ def read_transcripts(table: pa.Table) -> Iterator[Transcript | Outcome]:
                 "segments": tuple(map(_segment, row["segments"])),
                 "languages": _guesses(row["languages"]),
                 "silent": _spans(row["silent"]),
+                "voices": tuple(_voice(voice) for voice in row["voices"] or ()),
             }
             yield Transcript(**row)
 
@@ -310,12 +320,29 @@ def word_rows(finished: Iterable[Finished]) -> pa.Table:
             **_times(word, item.outcome.recording),
             "word": word.text,
             "probability": word.probability,
+            "speaker": word.speaker,
         }
         for item in finished
         for index, (_, segment) in enumerate(item.segments)
         for position, word in enumerate(segment.words)
     ]
     return pa.Table.from_pylist(rows, schema=WORDS)
+
+
+def speaker_rows(finished: Iterable[Finished]) -> pa.Table:
+    """Finished recordings -> rows of `schemas.speakers.SPEAKERS`."""
+    rows = [
+        {
+            "recording_id": item.outcome.recording.id,
+            "speaker": speaker.label,
+            "speech_s": sum(map(len, speaker.spans)) / SAMPLE_RATE,
+            "turns": [_times(span, item.outcome.recording) for span in speaker.spans],
+            "vector": speaker.vector,
+        }
+        for item in finished
+        for speaker in item.speakers
+    ]
+    return pa.Table.from_pylist(rows, schema=SPEAKERS)
 
 
 def _times(item: Span | Segment | Word, recording: Recording) -> dict[str, float]:
@@ -328,7 +355,7 @@ def _times(item: Span | Segment | Word, recording: Recording) -> dict[str, float
 
 _NAMES = {
     kind: tuple(field.name for field in fields(kind))
-    for kind in (Attempt, Failure, Guess, Look, Media, Outcome, Recording, Segment, Span, Transcript, Word)
+    for kind in (Attempt, Failure, Guess, Look, Media, Outcome, Recording, Segment, Span, Transcript, Voice, Word)
 }
 
 
@@ -360,6 +387,7 @@ def _transcript_row(item: Transcript | Outcome) -> dict[str, Any]:
         "segments": [_segment_row(segment) for segment in item.segments],
         "languages": [_row(guess) for guess in item.languages],
         "silent": [_row(span) for span in item.silent],
+        "voices": [_row(voice) | {"spans": [_row(span) for span in voice.spans]} for voice in item.voices],
     }
 
 
@@ -399,6 +427,10 @@ def _guesses(rows: list[dict[str, Any]]) -> tuple[Guess, ...]:
 
 def _spans(rows: list[dict[str, int]]) -> tuple[Span, ...]:
     return tuple(Span(**row) for row in rows)
+
+
+def _voice(row: dict[str, Any]) -> Voice:
+    return Voice(**row | {"spans": _spans(row["spans"]), "vector": tuple(row["vector"])})
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:

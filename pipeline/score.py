@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline import hallucination, omissions, phrases, signs, text_language
+from pipeline import hallucination, omissions, phrases, signs, speakers, text_language
 from pipeline.phrases import Phrases
-from pipeline.types import Finished, Guess, Omission, Outcome, Segment, Span, Transcript, setting
+from pipeline.speakers import SpeakerOptions, Turns
+from pipeline.types import Finished, Guess, Omission, Outcome, Segment, Span, Speaker, Transcript, setting
 
 # Each flag with what it says of the segment.
 FLAGS: dict[str, str] = {
@@ -70,9 +71,9 @@ def _weighed(segment: Segment, speech: _Cover, known: Phrases) -> Segment:
     return replace(told, hallucination_probability=hallucination.probability(told))
 
 
-def finish(transcripts: Iterable[Transcript], outcome: Outcome) -> Finished:
+def finish(transcripts: Iterable[Transcript], outcome: Outcome, options: SpeakerOptions | None = None) -> Finished:
     """Put a recording together: its segments in order, with the flags that only the whole tells; its language by vote
-    of its passages, weighted by their speech; and what its text lacks.
+    of its passages, weighted by their speech; what its text lacks; and, where asked for, who says what.
     """
     ordered = sorted(transcripts, key=lambda transcript: transcript.passage)
     language, probability = _vote(ordered)
@@ -86,7 +87,12 @@ def finish(transcripts: Iterable[Transcript], outcome: Outcome) -> Finished:
         (passage, _with_late_flags(segment, lacking, last=index == len(segments) - 1))
         for index, (passage, segment) in enumerate(segments)
     )
-    return Finished(outcome, language, probability, flagged, _pooled(ordered), lacking)
+    told: tuple[Speaker, ...] = ()
+    if options is not None and options.speakers:
+        told = speakers.tell(ordered, options)
+        turns = Turns(told)
+        flagged = tuple((passage, speakers.attributed(segment, turns)) for passage, segment in flagged)
+    return Finished(outcome, language, probability, flagged, _pooled(ordered), lacking, told)
 
 
 def _with_late_flags(segment: Segment, lacking: Sequence[Omission], *, last: bool) -> Segment:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pipeline import logs, metrics, pieces, rows, score, storage
 from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import SEEK_S, DecodeOptions, Decoder
-from pipeline.engines import load_engine
+from pipeline.engines import load_engine, load_listener
 from pipeline.errors import DataError
 from pipeline.levels import Meter
 from pipeline.noise import NoiseOptions, noisy
@@ -34,7 +34,8 @@ from pipeline.score import ScoreOptions
 from pipeline.selection import MIX, Selection, alternatives
 from pipeline.speech import SpeechOptions, detect
 from pipeline.storage import StoreOptions
-from pipeline.types import SAMPLE_RATE, Engine, Look, Outcome, Passage, Pcm, Recording, Transcript
+from pipeline.types import SAMPLE_RATE, Engine, Look, Outcome, Passage, Pcm, Recording, Transcript, Voice
+from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
 Transform = Callable[[Iterable[pa.Table]], Iterator[pa.Table]]
@@ -84,10 +85,16 @@ def cut_stage(options: CutOptions, labels: Mapping[str, str] | None = None) -> S
 
 
 def transcribe_stage(
-    options: WhisperOptions, *, actors: tuple[int, int] = (1, 1), cpus: float = 0.0, gpus: float = 0.0
+    options: WhisperOptions,
+    *,
+    voices: VoiceOptions | None = None,
+    actors: tuple[int, int] = (1, 1),
+    cpus: float = 0.0,
+    gpus: float = 0.0,
 ) -> Stage:
-    """Passages -> transcripts, by an engine that each actor loads once."""
-    return Stage("transcribe", partial(Transcribe, options), cpus=cpus, gpus=gpus, actors=actors)
+    """Passages -> transcripts, by an engine that each actor loads once, and with the voices in them if asked for."""
+    make = partial(Transcribe, options, voices=voices)
+    return Stage("transcribe", make, cpus=cpus, gpus=gpus, actors=actors)
 
 
 def mark_stage(options: ScoreOptions, known: Phrases | None = None) -> Stage:
@@ -272,16 +279,23 @@ class Transcribe:
     The engine runs in a thread of its own; it takes passages as its slots fall free, whoever they come from.
     """
 
-    def __init__(self, options: WhisperOptions, ahead: int = 64, task: Task = TRANSCRIBE) -> None:
+    def __init__(
+        self,
+        options: WhisperOptions,
+        ahead: int = 64,
+        task: Task = TRANSCRIBE,
+        voices: VoiceOptions | None = None,
+    ) -> None:
         """Load the engine. A caller hands over at most `ahead` passages before it waits for an answer."""
         # Threads that wait for each other by spinning took cores from other processes: all were 3 to 6 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when the engine loads torch
         self._engine, self._task = load_engine(options), task
+        self._voices_of = load_listener(voices, options) if voices is not None else None
         self._meter = metrics.meter(task.name)
         self._ahead = ahead
         self._inbox: Inbox = queue.SimpleQueue()
         self._suspects: Inbox = queue.SimpleQueue()  # at which a worker has died: each has the engine for itself
-        self._waiting: dict[str, deque[queue.SimpleQueue[Answer]]] = defaultdict(deque)
+        self._waiting: dict[str, deque[tuple[queue.SimpleQueue[Answer], tuple[Voice, ...]]]] = defaultdict(deque)
         self._broken: BaseException | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -347,14 +361,15 @@ class Transcribe:
                     continue
                 self._meter.give()
                 key = key_of(answer.recording_id, answer.passage)
-                self._waiting[key].popleft().put(answer)
+                answers, voices = self._waiting[key].popleft()
+                answers.put(replace(answer, voices=voices) if voices else answer)
                 if not self._waiting[key]:
                     del self._waiting[key]
             if not self._closing:
                 raise RuntimeError("the engine ended before its input did")
         except BaseException as error:  # noqa: BLE001 (a thread's error would be lost: it is raised in every caller)
             self._broken = error
-            for answers in [answers for line in self._waiting.values() for answers in line]:
+            for answers in [answers for line in self._waiting.values() for answers, _ in line]:
                 answers.put(error)
 
     def _feed(self) -> Iterator[Passage | None]:
@@ -377,7 +392,9 @@ class Transcribe:
             yield self._take(passage, answers)
 
     def _take(self, passage: Passage, answers: queue.SimpleQueue[Answer]) -> Passage:
-        self._waiting[_key(passage)].append(answers)
+        """Note who waits for the passage. Its voices are heard here, in the engine's thread: one at a time on a GPU."""
+        voices = self._voices_of(passage) if self._voices_of is not None else ()
+        self._waiting[_key(passage)].append((answers, voices))
         return passage
 
 

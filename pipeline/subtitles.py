@@ -34,6 +34,7 @@ class Cue:
     start: int  # milliseconds
     end: int  # milliseconds, later than `start`
     lines: tuple[str, ...]
+    speaker: str | None = None  # where speakers are told apart
 
 
 def cues(rows: Sequence[Row], options: SubtitleOptions) -> Iterator[Cue]:
@@ -41,10 +42,12 @@ def cues(rows: Sequence[Row], options: SubtitleOptions) -> Iterator[Cue]:
 
     A segment that is too long becomes several subtitles, which share its time by their characters.
     """
-    spoken = [(_ms(row["start"]), _ms(row["end"]), text) for row in rows if (text := plain(row["text"]))]
+    spoken = [
+        (_ms(row["start"]), _ms(row["end"]), text, row.get("speaker")) for row in rows if (text := plain(row["text"]))
+    ]
     spoken.sort(key=lambda item: item[0])
     free = 0  # ms from which on no subtitle is shown yet
-    for number, (start, end, text) in enumerate(spoken):
+    for number, (start, end, text, speaker) in enumerate(spoken):
         following = spoken[number + 1][0] if number + 1 < len(spoken) else end
         if start < following < end:
             end = following
@@ -55,7 +58,7 @@ def cues(rows: Sequence[Row], options: SubtitleOptions) -> Iterator[Cue]:
         for block in blocks:
             said += _chars(block)
             free = max(start + (end - start) * said // total, begin + 1)
-            yield Cue(begin, free, tuple(block))
+            yield Cue(begin, free, tuple(block), speaker)
             begin = free
 
 
@@ -69,9 +72,10 @@ def srt(rows: Sequence[Row], options: SubtitleOptions) -> str:
 
 
 def vtt(rows: Sequence[Row], options: SubtitleOptions) -> str:
-    """Return the recording as WebVTT text."""
+    """Return the recording as WebVTT text; players show or style what is said by the voice's name."""
     blocks = (
-        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_escaped(cue.lines)}\n" for cue in cues(rows, options)
+        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_voice(cue)}{_escaped(cue.lines)}\n"
+        for cue in cues(rows, options)
     )
     return "WEBVTT\n" + "".join(blocks)
 
@@ -101,6 +105,10 @@ def _ms(seconds: float) -> int:
 def _clock(ms: int, point: str) -> str:
     minutes, ms = divmod(ms, 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{ms // 1000:02}{point}{ms % 1000:03}"
+
+
+def _voice(cue: Cue) -> str:
+    return f"<v {_escaped([plain(cue.speaker)])}>" if cue.speaker else ""
 
 
 def _escaped(lines: Sequence[str]) -> str:

@@ -122,6 +122,7 @@ class Word:
     end: int
     text: str
     probability: float
+    speaker: str | None = None  # label, where speakers are told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,18 @@ class Segment:
     text_language: str | None = None  # what the text reads like; None where it is too short to tell
     text_language_probability: float | None = None
     phrase_weight: float | None = None  # how surely the text is a known invention where doubts arise; None: no such
+    speaker: str | None = None  # label of who says most of it, where speakers are told apart
+    overlap: float | None = None  # share of the segment in which more than one speaks, likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A speaker of a few seconds of a passage: where he speaks, and what he sounds like, but not who he is."""
+
+    window: int  # of the passage; the voices of one window are different people
+    spans: tuple[Span, ...]
+    alone: int  # samples in which nobody else speaks: the more, the surer is the vector
+    vector: tuple[float, ...]  # of length 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,7 @@ class Transcript:
     language_probability: float | None  # of `language`, pooled over the passage
     languages: tuple[Guess, ...] = ()  # pooled likewise, likeliest first, whatever was forced; not the unlikely ones
     silent: tuple[Span, ...] = ()  # windows that the engine took for silence
+    voices: tuple[Voice, ...] = ()  # where speakers are told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +247,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Speaker:
+    """One of those who speak in a recording."""
+
+    label: str  # "Speaker 1" speaks first
+    spans: tuple[Span, ...]  # in order, not overlapping
+    vector: tuple[float, ...]  # what he sounds like, of length 1
+
+
+@dataclass(frozen=True, slots=True)
 class Omission:
     """A stretch with speech that the text lacks."""
 
@@ -252,6 +275,7 @@ class Finished:
     segments: tuple[tuple[int, Segment], ...]  # (passage index, segment), in the order of the recording
     languages: tuple[Guess, ...] = ()  # by audio, weighted by speech, likeliest first
     omissions: tuple[Omission, ...] = ()
+    speakers: tuple[Speaker, ...] = ()  # by their first words, where they are told apart
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ SEGMENTS = pa.schema(
             pa.float64(),
             "Calibrated probability that the text was invented: docs/quality.md.",
         ),
-        column("speaker", pa.string(), "Label of the speaker."),
+        column("speaker", pa.string(), "Label of who says most of it: docs/speakers.md. Null without --speakers."),
+        column("overlap", pa.float64(), "Share of the segment in which more than one speaks. Null without --speakers."),
     ]
 )

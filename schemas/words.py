@@ -20,5 +20,6 @@ WORDS = pa.schema(
             nullable=False,
         ),
         column("probability", pa.float64(), "Mean probability of its tokens.", nullable=False),
+        column("speaker", pa.string(), "Label of who says it. Null without --speakers."),
     ]
 )

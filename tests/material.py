@@ -20,6 +20,7 @@ from pipeline.types import (
     Segment,
     Span,
     Transcript,
+    Voice,
     Word,
 )
 
@@ -80,8 +81,19 @@ def _transcript(rng: random.Random, recording: Recording, index: int, span: Span
     language = rng.choice(["en", "de", "fr"])
     segments = tuple(_segment(rng, piece, language) for piece in pieces if rng.random() < 0.8)
     probability = rng.choice([None, rng.random()])
-    transcript = Transcript(recording.id, index, span, speech, segments, language, probability)
+    voices = _voices(random.Random(f"voices of {recording.id} {index}"), speech)
+    transcript = Transcript(recording.id, index, span, speech, segments, language, probability, voices=voices)
     return mark(transcript, ScoreOptions())
+
+
+def _voices(rng: random.Random, speech: tuple[Span, ...]) -> tuple[Voice, ...]:
+    """Return voices of three people who sound nothing like each other: each speech is one's."""
+    people = [rng.randrange(3) for _ in speech]
+    return tuple(
+        Voice(window, (span,), len(span), tuple(float(axis == person) for axis in range(3)))
+        for window, (span, person) in enumerate(zip(speech, people, strict=True))
+        if len(span)
+    )
 
 
 def _segment(rng: random.Random, span: Span, language: str) -> Segment:

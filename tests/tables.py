@@ -17,6 +17,7 @@ KEYS = {
     "recordings": ("recording_id",),
     "segments": ("recording_id", "index"),
     "words": ("recording_id", "segment", "index"),
+    "speakers": ("recording_id", "speaker"),
 }
 OF_THE_RUN = {"part", "run_id"}  # differ between equal outputs
 TIMES = {"start", "end", "duration_s", "speech_s"}  # exact; other numbers with a point are scores
@@ -39,8 +40,8 @@ def assert_whole(out: str) -> None:
     assert _doubled(row["recording_id"] for row in recordings) == []
     assert [row["uri"] for row in recordings if row["part"] != row["file"]] == []
     part_of = {row["recording_id"]: row["part"] for row in recordings}
-    segments, words = read_table(out, "segments"), read_table(out, "words")
-    assert [row for row in segments + words if part_of.get(row["recording_id"]) != row["file"]] == []
+    segments, words, speakers = (read_table(out, table) for table in ("segments", "words", "speakers"))
+    assert [row for row in segments + words + speakers if part_of.get(row["recording_id"]) != row["file"]] == []
     indices: dict[str, list[int]] = {id_: [] for id_ in part_of}
     for row in segments:
         indices[row["recording_id"]].append(row["index"])
@@ -50,6 +51,7 @@ def assert_whole(out: str) -> None:
     places = {(row["recording_id"], row["index"]) for row in segments}
     assert [row for row in words if (row["recording_id"], row["segment"]) not in places] == []
     assert _doubled((row["recording_id"], row["segment"], row["index"]) for row in words) == []
+    assert _doubled((row["recording_id"], row["speaker"]) for row in speakers) == []
     assert set(storage.names(storage.join(out, "_staging"))) <= {"lease.json"}  # a dead driver leaves its lease
 
 

@@ -16,6 +16,8 @@ from outputs import finished, write_output, write_part
 from jobs.check import command
 from pipeline.check import KINDS, Checked, Finding, check
 from pipeline.types import Recording
+from schemas.speakers import SPEAKERS
+from schemas.words import WORDS
 
 FIRST, SECOND = "part-0001.parquet", "part-0002.parquet"
 RUN = {"run_id": "run1", "config_hash": "c0ffee", "config": {}}
@@ -52,7 +54,7 @@ def test_sound_output_has_no_finding(out: Path) -> None:
     *findings, seen = check(str(out))
     assert findings == []
     assert isinstance(seen, Checked)
-    assert dict(seen.counts) == {"parts": 2, "recordings": 4, "segments": 4, "words": 0}
+    assert dict(seen.counts) == {"parts": 2, "recordings": 4, "segments": 4, "words": 0, "speakers": 0}
 
 
 BREAKS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -105,26 +107,28 @@ def test_each_break_is_found(out: Path, how: str) -> None:
 
 
 def test_words_without_their_segment_are_orphans(out: Path) -> None:
-    schema = pa.schema(
-        [
-            ("recording_id", pa.string()),
-            ("segment", pa.int32()),
-            ("index", pa.int32()),
-            ("start", pa.float64()),
-            ("end", pa.float64()),
-            ("word", pa.string()),
-            ("probability", pa.float64()),
-        ]
-    )
     rows = [
-        ("aaaa", 0, 0, 0.0, 1.0, "Good", 0.9),
-        ("aaaa", 7, 0, 1.0, 2.0, "night", 0.9),
-        ("aaaa", 0, 2, 1.0, 2.0, "x", 1),
+        ("aaaa", 0, 0, 0.0, 1.0, "Good", 0.9, None),
+        ("aaaa", 7, 0, 1.0, 2.0, "night", 0.9, None),
+        ("aaaa", 0, 2, 1.0, 2.0, "x", 1, None),
     ]
     (out / "words").mkdir()
-    table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(schema.names)}, schema)
+    table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(WORDS.names)}, WORDS)
     pq.write_table(table, out / "words" / FIRST)
     assert sorted(kinds(out)) == ["index", "orphan"]
+
+
+def test_speakers_without_a_row_and_rows_without_their_speaker_are_orphans(out: Path) -> None:
+    turn = {"start": 0.0, "end": 99.0}
+    rows = [("lost", "Speaker 1", 1.0, [], [1.0]), ("aaaa", "Speaker 1", 1.0, [turn], [1.0])]
+    (out / "speakers").mkdir()
+    table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(SPEAKERS.names)}, SPEAKERS)
+    pq.write_table(table, out / "speakers" / FIRST)
+    said = pa.array(["Speaker 1", "Speaker 2", None])
+    change(
+        out / "segments" / FIRST, lambda table: table.set_column(table.schema.names.index("speaker"), "speaker", said)
+    )
+    assert sorted(kinds(out)) == ["orphan", "orphan", "time"]
 
 
 def test_recordings_of_the_sources_must_have_a_row_of_their_version(out: Path) -> None:

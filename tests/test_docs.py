@@ -23,16 +23,19 @@ from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
 from schemas.opinions import OPINIONS
 from schemas.origins import ORIGINS
+from schemas.people import PEOPLE
 from schemas.recordings import RECORDINGS
 from schemas.reviews import REVIEWS
 from schemas.segments import SEGMENTS
+from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 SCHEMAS = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
-SCHEMAS |= {"opinions": OPINIONS, "reviews": REVIEWS, "clips": CLIPS, "origins": ORIGINS}
+SCHEMAS |= {"speakers": SPEAKERS, "people": PEOPLE, "opinions": OPINIONS, "reviews": REVIEWS}
+SCHEMAS |= {"clips": CLIPS, "origins": ORIGINS}
 LISTS = {"flags": FLAGS, "reasons": decisions.REASONS, "clip-reasons": gates.REASONS}
 LISTS |= {"doubts": doubts.REASONS}
 
@@ -120,7 +123,7 @@ def test_every_command_table_and_flag_is_documented() -> None:
     assert parts == {
         "docs/commands.md": list(jobs.COMMANDS),
         "docs/tables.md": [
-            *("recordings", "segments", "flags", "words", "opinions", "doubts", "reviews"),
+            *("recordings", "segments", "flags", "words", "speakers", "people", "opinions", "doubts", "reviews"),
             *("decisions", "reasons"),
             *("clips", "clip-reasons", "origins"),
         ],

@@ -1,4 +1,4 @@
-"""The borders of the design: imports point one way, one file knows Ray, one folder knows torch, help comes at once."""
+"""The borders of the design: imports point one way, one file knows Ray, two folders know torch, help comes at once."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ ROWS: list[list[set[str]]] = [
             "pipeline.omissions",
             "pipeline.text_language",
             "pipeline.phrases",
+            "pipeline.speakers",
         },
         {"pipeline.decisions"},
         {"pipeline.doubts"},
@@ -52,6 +53,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.resampling"},
         {"pipeline.attempts"},
         {"pipeline.whisper"},
+        {"pipeline.voices"},
     ],
     [{"pipeline.rows", "pipeline.recordings", "pipeline.decision_rows", "pipeline.reviews"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
@@ -82,6 +84,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.run", "pipeline.rounds", "pipeline.watched"},
         {"pipeline.kept"},
         {"pipeline.check"},
+        {"pipeline.links"},
         {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},
         {"pipeline.frames"},
         {"pipeline.forecast", "pipeline.trial"},
@@ -160,9 +163,16 @@ def test_only_run_imports_ray() -> None:
     assert importers("ray") == {"pipeline/run.py"}
 
 
-def test_only_whisper_imports_torch() -> None:
-    assert importers("torch")
-    assert {path for path in importers("torch") if not path.startswith("pipeline/whisper/")} == set()
+def test_only_whisper_and_voices_import_torch() -> None:
+    folders = {"/".join(path.split("/")[:2]) for path in importers("torch")}
+    assert folders == {"pipeline/whisper", "pipeline/voices"}
+
+
+def test_voices_know_only_types_and_errors() -> None:
+    allowed = {"pipeline.types", "pipeline.errors", "pipeline.voices"}
+    for path in FILES:
+        if path.parts[:2] == ("pipeline", "voices"):
+            assert {place(name) for name in imported(path) if name.startswith("pipeline")} <= allowed, path
 
 
 def test_no_module_is_called_utils() -> None:
@@ -170,8 +180,9 @@ def test_no_module_is_called_utils() -> None:
 
 
 def test_importing_the_library_loads_neither_ray_nor_torch() -> None:
-    names = [module(path) for path in FILES if path.parts[0] != "jobs" and path.parts[1] != "whisper"]
-    names.append("pipeline.whisper.options")
+    names = [module(path) for path in FILES if path.parts[0] != "jobs"]
+    heavy = ("pipeline.whisper.", "pipeline.voices.")
+    names = [name for name in names if not name.startswith(heavy) or name.endswith(".options")]
     code = "import importlib, sys\n" + "".join(
         f"importlib.import_module({name!r}); assert not {{'ray', 'torch'}} & set(sys.modules), {name!r}\n"
         for name in names

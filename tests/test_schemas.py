@@ -16,19 +16,29 @@ from pipeline.decision_rows import decision_rows
 from pipeline.decisions import FilterOptions, survey
 from pipeline.doubts import DoubtOptions, Question, stretches
 from pipeline.reviews import opinion_rows, review, review_rows
+from pipeline.speakers import SpeakerOptions
 from pipeline.types import Finished, Look, Outcome, Review, Span, Survey, Transcript
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
 from schemas.opinions import OPINIONS
 from schemas.origins import ORIGINS
+from schemas.people import PEOPLE
 from schemas.recordings import RECORDINGS
 from schemas.reviews import REVIEWS
 from schemas.segments import SEGMENTS
+from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
-TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
-TABLES |= {"opinions": OPINIONS, "reviews": REVIEWS}
-ALL = {**TABLES, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
+TABLES = {
+    "recordings": RECORDINGS,
+    "segments": SEGMENTS,
+    "words": WORDS,
+    "speakers": SPEAKERS,
+    "decisions": DECISIONS,
+    "opinions": OPINIONS,
+    "reviews": REVIEWS,
+}
+ALL = {**TABLES, "people": PEOPLE, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in ALL for field in ALL[table]]
 STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
 UNITS = {"1/s", "s", "Hz", "bytes", "nats", "dB", "LUFS"}
@@ -40,6 +50,7 @@ QUANTITIES = {
     "end_s": "s",
     "duration_s": "s",
     "speech_s": "s",
+    "turns": "s",
     "speechless": "s",
     "looked_s": "s",
     "heard_s": "s",
@@ -70,7 +81,7 @@ def finished() -> list[Finished]:
         items = material(recording, seed=1)
         transcripts = [item for item in items if isinstance(item, Transcript)]
         (outcome,) = (item for item in items if isinstance(item, Outcome))
-        found.append(score.finish(transcripts, outcome))
+        found.append(score.finish(transcripts, outcome, SpeakerOptions(speakers=True)))
     assert {item.outcome.status for item in found} == {"ok", "partial", "failed"}
     return found
 
@@ -110,7 +121,8 @@ def written(table: str) -> pa.Table:
         return decision_rows(surveys(), **STAMP)
     if table == "recordings":
         return rows.recording_rows(finished(), **STAMP)
-    return rows.segment_rows(finished()) if table == "segments" else rows.word_rows(finished())
+    make = {"segments": rows.segment_rows, "words": rows.word_rows, "speakers": rows.speaker_rows}[table]
+    return make(finished())
 
 
 def test_each_table_has_a_file() -> None:
@@ -163,6 +175,7 @@ def test_no_rows_have_the_columns_too(table: str) -> None:
         "recordings": rows.recording_rows([], **STAMP),
         "segments": rows.segment_rows([]),
         "words": rows.word_rows([]),
+        "speakers": rows.speaker_rows([]),
         "decisions": decision_rows([], **STAMP),
         "opinions": opinion_rows([]),
         "reviews": review_rows([], **STAMP),
@@ -172,8 +185,8 @@ def test_no_rows_have_the_columns_too(table: str) -> None:
 
 
 def test_keys_of_the_rows_join() -> None:
-    names = "recordings", "segments", "words", "opinions", "reviews"
-    recordings, segments, words, opinions, reviewed = (written(table).to_pylist() for table in names)
+    names = "recordings", "segments", "words", "speakers", "opinions", "reviews"
+    recordings, segments, words, speakers, opinions, reviewed = (written(table).to_pylist() for table in names)
     ids = {row["recording_id"] for row in recordings}
     assert {row["recording_id"] for row in segments} <= ids
     keys = {(row["recording_id"], row["index"]) for row in segments}
@@ -181,3 +194,8 @@ def test_keys_of_the_rows_join() -> None:
     assert {(row["recording_id"], row["segment"]) for row in words} <= keys
     assert {(row["recording_id"], row["index"]) for row in opinions} <= keys
     assert {row["recording_id"] for row in reviewed} == ids
+    labels = {(row["recording_id"], row["speaker"]) for row in speakers}
+    assert len(labels) == len(speakers)
+    told = {(row["recording_id"], row["speaker"]) for row in [*segments, *words] if row["speaker"] is not None}
+    assert told
+    assert told <= labels
