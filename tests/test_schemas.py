@@ -19,8 +19,10 @@ from pipeline.reviews import opinion_rows, review, review_rows
 from pipeline.types import Finished, Look, Outcome, Review, Span, Survey, Transcript
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
+from schemas.examples import EXAMPLES
 from schemas.opinions import OPINIONS
 from schemas.origins import ORIGINS
+from schemas.pairs import PAIRS
 from schemas.recordings import RECORDINGS
 from schemas.reviews import REVIEWS
 from schemas.segments import SEGMENTS
@@ -28,7 +30,7 @@ from schemas.words import WORDS
 
 TABLES = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
 TABLES |= {"opinions": OPINIONS, "reviews": REVIEWS}
-ALL = {**TABLES, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
+ALL = {**TABLES, "clips": CLIPS, "origins": ORIGINS, "pairs": PAIRS, "examples": EXAMPLES}  # those of data sets, too
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in ALL for field in ALL[table]]
 STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
 UNITS = {"1/s", "s", "Hz", "bytes", "nats", "dB", "LUFS"}
@@ -53,6 +55,7 @@ QUANTITIES = {
     "evidence": "nats",
     "evidence_per_token": "nats",
     "kept_s": "s",
+    "examples_s": "s",
     "seconds_per_letter": "s",
     "peak_db": "dB",
     "edge_db": "dB",
