@@ -102,7 +102,7 @@ def command(sources: tuple[str, ...], out: str, **values: Any) -> None:
         work = _Work(dataset)
         result = Cleaning(out, pairs, choice, dataset).run(work.begin, work.tick)
         counts = _counts(result, out)
-        options = {**config, **_plain(choice.judge), "dropped_sources": choice.drop}
+        options = {**config, **_plain(choice.judge), "dropped_sources": result.dropped}
         page = clean_card.card(result.tallies, result.made, examples.REASONS, options, told.title, told.license)
         changed, gone = cleaned.changed(out, {**result.files, CARD: page})
         if changed or gone or result.read or result.removed:

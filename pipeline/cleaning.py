@@ -15,10 +15,10 @@ from pipeline import clean_card, cleaned, examples, stretches
 from pipeline.clean_card import Made
 from pipeline.errors import UserError
 from pipeline.examples import ExampleOptions
-from pipeline.layouts import EXAMPLE_COLUMNS
+from pipeline.layouts import EXAMPLE_COLUMNS, Kind
 from pipeline.pairs import Pairs
 from pipeline.readings import AudioOptions, read_all
-from pipeline.shards import Dataset, Kind
+from pipeline.shards import Dataset
 from pipeline.tallies import Tallies
 from pipeline.transcripts import Transcribed, transcripts
 from pipeline.verdicts import JudgeOptions, Row, Verdicts, old_scores
@@ -46,6 +46,7 @@ class Result:
     tallies: Tallies
     made: Made
     files: dict[str, bytes]  # that tell it, by name
+    dropped: list[str]  # sources
     compared: int  # texts that no earlier run had compared
     read: int  # recordings whose audio was read
     removed: int  # recordings that were taken out of the examples
@@ -78,7 +79,7 @@ class Cleaning:
         tallies = Tallies()
         files = dict(cleaned.files(self._rows(self._after()), self._pairs.recordings, tallies))
         made = clean_card.made(self._dataset.tables(EXAMPLES_OF_PAIRS.table, clean_card.EXAMPLE_COLUMNS))
-        return Result(tallies, made, files, self._verdicts.compared, read, removed)
+        return Result(tallies, made, files, sorted(self._dropped), self._verdicts.compared, read, removed)
 
     def _rows(self, after: Mapping[str, Row]) -> Iterator[list[Row]]:
         return self._verdicts.settle(self._dropped, after)

@@ -64,6 +64,15 @@ EXAMPLE_COLUMNS: Columns = (  # of an example for training Whisper
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a data set is made of: the table of its clips, and the columns that go with their audio."""
+
+    table: str
+    schema: pa.Schema
+    columns: Columns
+
+
+@dataclass(frozen=True)
 class Layout:
     """A format: `place` is the file that a clip lies in, `shard` makes these files, `index` what names them."""
 

@@ -7,6 +7,7 @@ also with a language before the ending. Knows no audio, and does not judge the t
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from pipeline.types import SAMPLE_RATE, Recording
 ENDINGS = (*SUBTITLES, ".txt")  # of texts beside audio; the first that is there counts
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][a-z0-9]{2,8})*", re.IGNORECASE)  # talk.en.vtt, talk.zh-Hans.srt
 _DECLARED = ("synthetic", "tts", "is_synthetic")  # keys by which metadata says that nobody has spoken it
+_LONGEST = 16 << 20  # bytes of a text
 _TOGETHER = 256  # texts that are read at a time
 _READERS = 32
 
@@ -136,9 +138,13 @@ def _beside(pair: Pair, where: str) -> Pair:
     """Return the pair with the text in a file. ValueError where it cannot be read."""
     try:
         with storage.open_audio(where) as stream:
-            content = stream.read().decode("utf-8-sig")
+            data = io.BufferedReader(stream).read(_LONGEST + 1)  # type: ignore[type-var]
     except OpenError as error:
         raise ValueError(f"{storage.canonical(where)}: {error}") from error
+    if len(data) > _LONGEST:
+        raise ValueError(f"{storage.canonical(where)} is longer than {_LONGEST} bytes")
+    try:
+        content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{storage.canonical(where)} is no text in UTF-8: {error.reason}") from error
     stem, ending = os.path.splitext(where.rpartition("/")[2])

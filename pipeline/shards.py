@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipeline import commits, parts, run_files, storage
 from pipeline.candidates import SPLITS
 from pipeline.errors import UserError
-from pipeline.layouts import CLIP_COLUMNS, Columns, File, chosen
+from pipeline.layouts import CLIP_COLUMNS, File, Kind, chosen
 from pipeline.lease import Lease
 from pipeline.readings import Encoded, Reading
 from pipeline.run_files import config_hash
@@ -38,15 +38,6 @@ Row = dict[str, Any]
 
 CARD = "README.md"
 _HASH = b"bulkscribe.config"  # in the metadata of each part's schema
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a data set is made of: the table of its clips, and the columns that go with their audio."""
-
-    table: str
-    schema: pa.Schema
-    columns: Columns
 
 
 CLIPS_OF_TRANSCRIPTS = Kind("clips", CLIPS, CLIP_COLUMNS)

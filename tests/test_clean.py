@@ -21,6 +21,7 @@ from pipeline.pairs import read_pairs
 from pipeline.verdicts import JudgeOptions, Verdicts
 
 FORMATS = ("--format", "parquet,webdataset")
+LICENCE = ("--license", "cc-by-sa-4.0")
 EXPECTED = {
     "plain": [],
     "timed": [],
@@ -60,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     """The pairs, cleaned; the folder of all and the counts. Tests that change anything work on a copy."""
     folder = tmp_path_factory.mktemp("made")
     manifest, heard = write_pairs(folder)
-    result = clean(manifest, "--transcripts", heard, "--out", folder / "cleaned", *FORMATS, "--license", "cc-by-sa-4.0")
+    result = clean(manifest, "--transcripts", heard, "--out", folder / "cleaned", *FORMATS, *LICENCE)
     assert result.exit_code == 0, result.output
     return folder, json.loads(result.stdout)
 
@@ -73,7 +74,8 @@ def copy(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def again(folder: Path, out: Path, *args: str | Path) -> tuple[dict[str, Any], str]:
-    result = clean(folder / "pairs.jsonl", "--transcripts", folder / "transcripts", "--out", out, *FORMATS, *args)
+    given = folder / "pairs.jsonl", "--transcripts", folder / "transcripts", *FORMATS, *LICENCE
+    result = clean(*given, "--out", out, *args)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout), result.stderr
 
