@@ -20,7 +20,7 @@ from pipeline.pairs import Pairs
 from pipeline.readings import AudioOptions, read_all
 from pipeline.shards import Dataset
 from pipeline.tallies import Tallies
-from pipeline.transcripts import Transcribed, transcripts
+from pipeline.transcripts import Transcribed, recordings, transcripts
 from pipeline.verdicts import JudgeOptions, Row, Verdicts, old_scores
 from schemas.examples import EXAMPLES
 
@@ -69,6 +69,8 @@ class Cleaning:
 
         `begin` is told how many recordings will be taken out and how many read before any is, `tick` how many were.
         """
+        if self._choice.heard and self._pairs.several:
+            self._pairs.heard(_languages(self._choice.heard))
         self._verdicts.look(self._pairs)
         if self._choice.drop:
             self._dropped = cleaned.dropped_sources(self._choice.drop, self._verdicts.sources())
@@ -125,3 +127,13 @@ class Cleaning:
             for table in self._dataset.tables("origins", columns)
             for row in table.to_pylist()
         }
+
+
+def _languages(heard: str) -> dict[str, str]:
+    """Return the likeliest language of each recording's audio."""
+    return {
+        row["recording_id"]: row["languages"][0]["language"]
+        for table in recordings(heard, ["recording_id", "languages"])
+        for row in table.to_pylist()
+        if row["languages"]
+    }

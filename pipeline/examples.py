@@ -88,7 +88,8 @@ def examples(pair: Row, cues: Sequence[Cue], one: Transcribed, options: ExampleO
 
 def made_of(rows: Sequence[Row]) -> str:
     """Return a hash of what a pair's examples are made of."""
-    told = [[row["start"], row["end"], row["sequence"], row["text"], row["reasons"]] for row in rows]
+    names = ("start", "end", "sequence", "text", "reasons", "source")
+    told = [[row[name] for name in names] for row in rows]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
@@ -214,15 +215,17 @@ def _reasons(
 
 def _untold(stretch: _Stretch, lines: Sequence[_Line], heard: Sequence[tuple[float, float, str]]) -> float:
     """Return the seconds in which something was heard beside all text."""
+    told = [(line.start - _SLACK_S, line.end + _SLACK_S) for line in lines]
+    told = [(since, until) for since, until in told if since < stretch.end and until > stretch.start]
     total = 0.0
     for start, end, _ in heard:
-        start, end = max(start, stretch.start), min(end, stretch.end)
-        told = ((max(start, line.start - _SLACK_S), min(end, line.end + _SLACK_S)) for line in lines)
-        covered, free = 0.0, start
+        free, end = max(start, stretch.start), min(end, stretch.end)  # up to `free` all is told, or counted
         for since, until in told:
-            covered += max(0.0, until - max(since, free))
+            if free >= end:
+                break
+            total += max(0.0, min(since, end) - free)
             free = max(free, until)
-        total += max(0.0, end - start - covered)
+        total += max(0.0, end - free)
     return total
 
 

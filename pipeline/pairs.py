@@ -52,9 +52,15 @@ class Pair:
 class Pairs:
     """The pairs of a job, in the order of its sources. Each iteration reads the texts again."""
 
-    def __init__(self, recordings: Recordings, beside: Mapping[str, str], notes: Sequence[str]) -> None:
-        """`beside`: where the text of a recording lies, by its id, if that does not travel with it."""
+    def __init__(self, recordings: Recordings, beside: Mapping[str, Sequence[str]], notes: Sequence[str]) -> None:
+        """`beside`: where the texts of a recording lie, by its id, if they do not travel with it."""
         self.recordings, self._beside, self.notes = recordings, beside, tuple(notes)
+        self._heard: dict[str, str] = {}
+        self.several = {id_ for id_, texts in beside.items() if len(texts) > 1}  # recordings with a choice of texts
+
+    def heard(self, languages: Mapping[str, str]) -> None:
+        """Take the languages of recordings, by id: of several texts beside one that in its language counts then."""
+        self._heard = {id_: language for id_, language in languages.items() if id_ in self.several}
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -70,9 +76,11 @@ class Pairs:
         told = json.loads(recording.metadata)
         pair = Pair(recording, _source(recording, told), None, language=_language(recording, told))
         pair = replace(pair, synthetic=_synthetic(told))
-        where = self._beside.get(recording.id)
+        texts = self._beside.get(recording.id)
         try:
-            return _beside(pair, where) if where else _travelled(pair, told)
+            if not texts:
+                return _travelled(pair, told)
+            return _beside(pair, _best(texts, recording, self._heard.get(recording.id) or pair.language))
         except ValueError as error:
             return replace(pair, fault=str(error))
 
@@ -81,7 +89,7 @@ def read_pairs(sources: Sequence[str]) -> Pairs:
     """List the pairs that `sources` name. UserError where they name no audio, or none of it has a text."""
     listing = resolve(sources)
     without = [one for one in listing.recordings if not _has_text(json.loads(one.metadata))]
-    beside, doubles = _find(without)
+    beside = _find(without)
     if len(without) == len(listing.recordings) and not beside:
         raise UserError(
             "none of the recordings has a text",
@@ -90,33 +98,45 @@ def read_pairs(sources: Sequence[str]) -> Pairs:
     notes = list(listing.notes)
     if listing.doubles:
         notes.append(f"{listing.doubles} times a recording was named again; the first naming counts")
-    if doubles:
-        notes.append(f"{doubles} recordings have texts in several languages or formats beside them; one was taken")
-    return Pairs(listing.recordings, beside, notes)
+    pairs = Pairs(listing.recordings, beside, notes)
+    if pairs.several:
+        words = f"{len(pairs.several)} recordings have texts in several languages or formats beside them; one is taken"
+        pairs.notes += (words,)
+    return pairs
 
 
 def _has_text(told: Mapping[str, Any]) -> bool:
     return any(isinstance(told.get(name), str) for name in ("text", "reference", TRAVELLING)) or bool(told.get("cues"))
 
 
-def _find(recordings: Sequence[Recording]) -> tuple[dict[str, str], int]:
-    """Return where the texts beside whole files lie, by the files' ids, and how many files have several."""
+def _find(recordings: Sequence[Recording]) -> dict[str, list[str]]:
+    """Return where the texts beside whole files lie, by the files' ids: the best first, as far as names tell."""
     folders: dict[str, list[Recording]] = defaultdict(list)
     for one in recordings:
         if not one.inside and storage.lists(one.location):
             folders[storage.parent(one.location)].append(one)
-    found: dict[str, str] = {}
-    doubles = 0
+    found: dict[str, list[str]] = {}
     with ThreadPoolExecutor(_READERS) as pool:
         for (folder, inside), names in zip(folders.items(), pool.map(storage.names, folders), strict=True):
             texts = _texts(names)
             for one in inside:
                 name = one.uri.rpartition("/")[2]
-                choice = texts.get(name) or texts.get(os.path.splitext(name)[0]) or []
-                doubles += len(choice) > 1
-                if choice:
-                    found[one.id] = storage.join(folder, choice[0])
-    return found, doubles
+                if choice := texts.get(name) or texts.get(os.path.splitext(name)[0]):
+                    found[one.id] = [storage.join(folder, text) for text in choice]
+    return found
+
+
+def _best(texts: Sequence[str], recording: Recording, language: str | None) -> str:
+    """Return the text in a language, else the one without a language in its name, else English, else any."""
+    codes = [_language_of(text, recording) for text in texts]
+    return texts[next((codes.index(wanted) for wanted in (language, None, "en") if wanted in codes), 0)]
+
+
+def _language_of(text: str, recording: Recording) -> str | None:
+    """Return the language that the name of a text tells: `talk.en.vtt`, but not `talk.mp3.txt`."""
+    code = os.path.splitext(os.path.splitext(text.rpartition("/")[2])[0])[1][1:]
+    audio = os.path.splitext(recording.uri.rpartition("/")[2])[1][1:]
+    return _code(code) if code != audio and _LANGUAGE.fullmatch(code) else None
 
 
 def _texts(names: Sequence[str]) -> dict[str, list[str]]:
@@ -147,11 +167,8 @@ def _beside(pair: Pair, where: str) -> Pair:
         content = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{storage.canonical(where)} is no text in UTF-8: {error.reason}") from error
-    stem, ending = os.path.splitext(where.rpartition("/")[2])
-    code = os.path.splitext(stem)[1][1:]
-    audio = os.path.splitext(pair.recording.uri.rpartition("/")[2])[1][1:]
-    if pair.language is None and code != audio and _LANGUAGE.fullmatch(code):
-        pair = replace(pair, language=_code(code))
+    ending = os.path.splitext(where)[1]
+    pair = replace(pair, language=pair.language or _language_of(where, pair.recording))
     return _subtitled(pair, content, ending.lower()) if ending.lower() in SUBTITLES else _plain(pair, content)
 
 

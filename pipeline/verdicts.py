@@ -49,7 +49,6 @@ REASONS: dict[str, str] = {
     "audio": "Its audio could not be read again.",
     "unaligned": "No example came of it: the text has no times, and fits nowhere surely in what was heard.",
 }
-BY_MACHINE = ("watermark", "upper_case", "lower_case", "capitals", "punctuation", "commas")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,19 @@ def test_of_several_texts_one_is_taken_and_that_is_said(tmp_path: Path) -> None:
     assert "several languages or formats" in found.notes[0]
 
 
+def test_of_several_texts_the_one_in_the_heard_language_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_bytes(b"")
+    for code in ("de", "en", "fr"):
+        (tmp_path / f"a.{code}.srt").write_text(SRT.replace("Good evening", code))
+    found = read_pairs([str(tmp_path)])
+    (recording,) = found.recordings
+    texts = []
+    for language in ("", "fr", "it"):
+        found.heard({recording.id: language})
+        texts += [(pair.text, pair.language) for pair in found]
+    assert texts == [("en.", "en"), ("fr.", "fr"), ("en.", "en")]
+
+
 def test_a_tar_gives_texts_and_subtitles(tmp_path: Path) -> None:
     path = tmp_path / "shard.tar"
     with tarfile.open(path, "w") as tar:

@@ -86,6 +86,13 @@ def test_speech_without_text_is_no_example() -> None:
     assert [row["reasons"] for row in rows] == [[], ["untold"]]
 
 
+def test_a_pause_between_lines_is_no_speech_without_text() -> None:
+    """Heard segments stretch over pauses; what lies between two lines a second apart is told."""
+    lines = [(6.0 * at, 6.0 * at + 4.0, f"{TEXT} {at}.") for at in range(5)]
+    (row,) = of_cues(30.0, *lines, heard=[(0.0, 30.0, " ".join(text for *_, text in lines))])
+    assert row["reasons"] == []
+
+
 def test_text_of_something_else_is_no_example() -> None:
     rows = of_cues(20.0, (1.0, 9.0, "A quite different story."), heard=[(1.0, 9.0, "nothing of it is said")])
     assert [row["reasons"] for row in rows] == [["errors"]]
