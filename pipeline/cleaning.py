@@ -7,12 +7,13 @@ ones are added, and only these need audio. Says nothing to people.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from pipeline import clean_card, cleaned, examples, stretches
 from pipeline.clean_card import Made
+from pipeline.cues import Cue
 from pipeline.errors import UserError
 from pipeline.examples import ExampleOptions
 from pipeline.layouts import EXAMPLE_COLUMNS, Kind
@@ -23,6 +24,8 @@ from pipeline.tallies import Tallies
 from pipeline.transcripts import Transcribed, recordings, transcripts
 from pipeline.verdicts import JudgeOptions, Row, Verdicts, old_scores
 from schemas.examples import EXAMPLES
+
+_Given = tuple[Row, Sequence[Cue], Transcribed, ExampleOptions, float]  # what `examples.examples` takes
 
 EXAMPLES_OF_PAIRS = Kind("examples", EXAMPLES, EXAMPLE_COLUMNS)
 
@@ -89,15 +92,15 @@ class Cleaning:
     def _reconcile(self, heard: str, begin: Callable[[int, int], None], tick: Callable[[int], None]) -> tuple[int, int]:
         """Take out what is not kept any more, add what is new; return how many recordings these were."""
         kept = {row["recording_id"]: row for rows in self._rows({}) for row in rows if row["keep"]}
-        keys = {one.recording["recording_id"]: examples.made_of(rows) for one, rows in self._examples(heard, kept)}
-        old = [id_ for id_, key in self._dataset.done.items() if keys.get(id_) != key]
+        keys = dict(self._keys(heard, kept))
+        old = {id_ for id_, key in self._dataset.done.items() if keys.get(id_) != key}
         todo = {id_: kept[id_] for id_ in keys if id_ not in self._dataset.done or id_ in old}
         if old or todo:
             begin(len(old), len(todo))
         self._dataset.remove(old)
         work = (
-            (one.recording | {"made_of": keys[one.recording["recording_id"]]}, rows)
-            for one, rows in self._examples(heard, todo)
+            (given[2].recording | {"made_of": keys[id_]}, examples.examples(*given))
+            for id_, given in self._given(heard, todo)
         )
         reader = partial(stretches.read, options=self._choice.audio)
         for number, reading in enumerate(read_all(work if todo else (), reader, self._choice.workers), 1):
@@ -106,14 +109,27 @@ class Cleaning:
         self._dataset.flush()
         return len(old), len(todo)
 
-    def _examples(self, heard: str, kept: Mapping[str, Row]) -> Iterator[tuple[Transcribed, list[Row]]]:
-        """Yield the examples of each kept pair, without audio."""
+    def _keys(self, heard: str, kept: Mapping[str, Row]) -> Iterator[tuple[str, str]]:
+        """Yield for each kept recording what its examples are made of, and what they are, as two hashes.
+
+        Where the first is the same as before, so is the second; where it is not, the examples are made to see.
+        """
+        for id_, given in self._given(heard, kept):
+            old = self._dataset.done.get(id_) or ""
+            made_of = examples.made_of(*given)
+            if not old.startswith(made_of):
+                content = examples.content(examples.examples(*given), given[2].recording["version"])
+                old = old if old.endswith(content) else f"{made_of} {content}"
+            yield id_, old
+
+    def _given(self, heard: str, kept: Mapping[str, Row]) -> Iterator[tuple[str, _Given]]:
+        """Yield for each kept recording that was heard all that its examples are made from."""
         by_id = {one.id: one for one in self._pairs.recordings if one.id in kept}
         for one in transcripts(heard):
             row = kept.get(one.recording["recording_id"])
             if row is not None:
                 cues = self._pairs.of(by_id[row["recording_id"]]).cues if row["cues"] else ()
-                yield one, examples.examples(row, cues, one, self._choice.example, self._choice.judge.max_wer)
+                yield row["recording_id"], (row, cues, one, self._choice.example, self._choice.judge.max_wer)
 
     def _after(self) -> dict[str, Row]:
         """Return what became of the audio of each pair, as its row tells it."""

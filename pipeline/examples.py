@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline import anchors, sequences, text, weak_text
 from pipeline.clips import join
 from pipeline.cues import Cue
+from pipeline.text import Errors
 from pipeline.transcripts import Transcribed
 from pipeline.types import setting
 
@@ -53,7 +54,7 @@ class _Line:
     end: float
     text: str
     wrong: str = ""  # a reason
-    heard: str = ""
+    errors: Errors | None = None  # against what was heard, where that is known of the line
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +79,29 @@ def examples(pair: Row, cues: Sequence[Cue], one: Transcribed, options: ExampleO
     rows: list[Row] = []
     for stretch in _stretches(lines, begin, end):
         row = _row(pair, len(rows), stretch)
-        if stretch.lines:
-            row |= _compared(pair, stretch, heard, timed=bool(cues))
+        if stretch.lines and pair["task"] != "translate":
+            row["wer"] = _errors(pair, stretch, heard).wer
         row["reasons"] = _reasons(row, stretch, lines, heard, options, max_wer)
         row["prompt"] = rows[-1]["text"] or None if rows and not rows[-1]["reasons"] else None
         rows.append(row | {"sequence": _sequence(row, stretch, options)})
     return rows
 
 
-def made_of(rows: Sequence[Row]) -> str:
-    """Return a hash of what a pair's examples are made of."""
+def made_of(pair: Row, cues: Sequence[Cue], one: Transcribed, options: ExampleOptions, max_wer: float) -> str:
+    """Return a hash of all that decides on a pair's examples, which is much cheaper than making them."""
+    told = {name: pair[name] for name in ("text", "language", "task", "source")}
+    told |= {name: one.recording.get(name) for name in ("start_s", "duration_s", "version")}
+    lines = [[segment["start"], segment["end"], segment["text"]] for segment in one.segments]
+    return _hash([told, [asdict(cue) for cue in cues], lines, asdict(options), max_wer])
+
+
+def content(rows: Sequence[Row], version: str) -> str:
+    """Return a hash of what a pair's examples are, of this version of the audio."""
     names = ("start", "end", "sequence", "text", "reasons", "source")
-    told = [[row[name] for name in names] for row in rows]
+    return _hash([version, [[row[name] for name in names] for row in rows]])
+
+
+def _hash(told: Any) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
@@ -115,16 +127,16 @@ def _of_parts(pair: Row, one: Transcribed, end: float, max_wer: float) -> list[_
     """Return a text without times as lines with those of what was heard, where it fits."""
     lines: list[_Line] = []
     for part in anchors.parts(pair["text"], one.segments):
-        rate = text.compare(part.text, part.heard, pair["language"]).errors.wer
-        wrong = "errors" if rate is None or rate > max_wer else ""
+        errors = text.compare(part.text, part.heard, pair["language"]).errors
+        wrong = "errors" if errors.wer is None or errors.wer > max_wer else ""
         start = max(part.start, lines[-1].end if lines else 0.0)
-        lines.append(_checked(_Line(start, max(min(part.end, end), start), part.text, wrong, part.heard)))
+        lines.append(_checked(_Line(start, max(min(part.end, end), start), part.text, wrong, errors)))
     return [line for line in lines if line.end > line.start]
 
 
 def _checked(line: _Line) -> _Line:
     too_long = line.end - line.start > LONGEST_S - sequences.STEP_S
-    return _Line(line.start, line.end, line.text, "long", line.heard) if too_long and not line.wrong else line
+    return replace(line, wrong="long") if too_long and not line.wrong else line
 
 
 def _stretches(lines: Sequence[_Line], begin: float, end: float) -> Iterator[_Stretch]:
@@ -179,18 +191,15 @@ def _row(pair: Row, index: int, stretch: _Stretch) -> Row:
     }
 
 
-def _compared(pair: Row, stretch: _Stretch, heard: Sequence[tuple[float, float, str]], *, timed: bool) -> Row:
-    """Return how far the text of a stretch lies from what was heard in the middle of it, or by its own lines."""
-    if pair["task"] == "translate":
-        return {}
-    said, other = "", ""
-    for line in stretch.lines:
-        said, other = join(said, line.text), join(other, line.heard)
-    if timed:
-        until = stretch.end if stretch.next is None else stretch.next
-        inside = (words for start, end, words in heard if stretch.start <= (start + end) / 2 < until)
-        other = " ".join(inside)
-    return {"wer": text.compare(said, other, pair["language"]).errors.wer}
+def _errors(pair: Row, stretch: _Stretch, heard: Sequence[tuple[float, float, str]]) -> Errors:
+    """Return how far the text of a stretch lies from what was heard: in its lines, or in the middle of it."""
+    known = [line.errors for line in stretch.lines if line.errors is not None]
+    if known:
+        return sum(known, Errors())
+    said = " ".join(line.text for line in stretch.lines)
+    until = stretch.end if stretch.next is None else stretch.next
+    inside = (words for start, end, words in heard if stretch.start <= (start + end) / 2 < until)
+    return text.compare(said, " ".join(inside), pair["language"]).errors
 
 
 def _reasons(

@@ -29,7 +29,9 @@ ORIGINS = pa.schema(
         column("clips", pa.int32(), "Number of candidate clips.", nullable=False),
         column("kept", pa.int32(), "Number of clips in the data set.", nullable=False),
         column("kept_s", pa.float64(), "Their audio.", "s", nullable=False),
-        column("made_of", pa.string(), "Hash of the texts and times that examples were made of; null for clips."),
+        column(
+            "made_of", pa.string(), "Two hashes: of what examples were made from, and of what they are; null for clips."
+        ),
         column("metadata", pa.string(), "JSON object: the manifest's other columns.", nullable=False),
     ]
 )

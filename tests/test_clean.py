@@ -283,6 +283,14 @@ def test_other_thresholds_need_only_the_audio_of_what_is_new(made: tuple[Path, d
     assert pairs(copy).loc["copy", "keep"]
 
 
+def test_a_stricter_threshold_reads_nothing_where_the_examples_stay_the_same(
+    made: tuple[Path, dict[str, Any]], copy: Path
+) -> None:
+    counts, _ = again(made[0], copy, "--max-wer", "0.8")
+    assert (counts["recordings_read"], counts["recordings_removed"]) == (0, 0)
+    assert counts["examples"] == made[1]["examples"]
+
+
 def test_examples_of_another_kind_are_refused_with_the_difference(
     made: tuple[Path, dict[str, Any]], copy: Path
 ) -> None:
