@@ -184,13 +184,18 @@ def _travelled(pair: Pair, told: Mapping[str, Any]) -> Pair:
     return pair if said is None else _plain(pair, said)
 
 
+def _valid(text: str) -> str:
+    """Return a text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _plain(pair: Pair, text: str) -> Pair:
-    lines = (" ".join(line.split()) for line in text.splitlines())
+    lines = (" ".join(line.split()) for line in _valid(text).splitlines())
     return replace(pair, text="\n".join(line for line in lines if line))
 
 
 def _subtitled(pair: Pair, content: str, ending: str) -> Pair:
-    found = parse(content, ending)
+    found = parse(_valid(content), ending)
     begin = pair.recording.start / SAMPLE_RATE
     end = float("inf") if pair.recording.end is None else pair.recording.end / SAMPLE_RATE
     cues = tuple(cue for cue in found.cues if begin <= cue.start and cue.end <= end)
@@ -202,7 +207,9 @@ def _cues(given: Any) -> tuple[Cue, ...]:
     """Read a column `cues`: a list of objects with start, end and text, or the same as JSON."""
     try:
         found = json.loads(given) if isinstance(given, str) else given
-        cues = [Cue(float(one["start"]), float(one["end"]), " ".join(str(one["text"]).split())) for one in found]
+        cues = [
+            Cue(float(one["start"]), float(one["end"]), " ".join(_valid(str(one["text"])).split())) for one in found
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"`cues` is no list of objects with start, end and text: {error}") from error
     if any(not 0 <= cue.start < cue.end for cue in cues):
@@ -214,7 +221,7 @@ def _source(recording: Recording, told: Mapping[str, Any]) -> str:
     """Return what the pair came from: what its metadata calls so, its feed, its tar or table, or its folder."""
     said = next((told[name] for name in ("source", "feed") if isinstance(told.get(name), str) and told[name]), None)
     if said is not None:
-        return str(said)
+        return _valid(str(said))
     base, piece = storage.split_piece(recording.uri)
     return base if piece else storage.parent(base) or base
 

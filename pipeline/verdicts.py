@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from pipeline import text, text_language, weak_text
 from pipeline.dedup import TextGroups
+from pipeline.errors import UserError
+from pipeline.manifests import as_json
 from pipeline.pairs import Pair
 from pipeline.transcripts import Transcribed
 from pipeline.types import SAMPLE_RATE, Guess, setting
@@ -101,9 +103,11 @@ class Verdicts:
             self._chunks.append(pa.Table.from_pylist(rows, PAIRS))
 
     def hear(self, transcripts: Iterable[Transcribed]) -> None:
-        """Take what was heard; recordings that are no pair's are passed over."""
+        """Take what was heard; recordings that are no pair's are passed over. UserError for translations."""
         self.listened = True
         for one in transcripts:
+            if any(segment["task"] == "translate" for segment in one.segments):
+                raise UserError("the transcripts are translations", "transcribe the pairs without --task translate")
             place = self._places.get(one.recording["recording_id"])
             if place is not None:
                 chunk, at = self._chunks[place // _TOGETHER], place % _TOGETHER
@@ -153,7 +157,7 @@ class Verdicts:
             "text_language": read.language if read else None,
             "text_language_probability": read.probability if read else None,
             "text_group": self._texts.add(said) if found.letters else None,
-            "metadata": json.dumps({k: v for k, v in told.items() if k not in _TRAVELLING}, ensure_ascii=False),
+            "metadata": as_json({k: v for k, v in told.items() if k not in _TRAVELLING}),
         }
         if pair.automatic and row["watermark"] is None:
             row["watermark"] = "a time for each word"

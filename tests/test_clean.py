@@ -114,6 +114,26 @@ def test_texts_are_judged_without_audio(tmp_path: Path) -> None:
     assert "no audio was heard" in result.stderr
 
 
+def test_hostile_texts_are_rows_too(tmp_path: Path) -> None:
+    lines = ['{"uri": "a.mp3", "text": "Half a pair \\ud800 and a \\u0000.", "source": "\\udfff", "x": "\\ud800"}']
+    lines += ['{"uri": "b.mp3", "text": 7}', '{"uri": "c.mp3", "cues": "no list"}', '{"uri": "d.mp3", "text": ""}']
+    (tmp_path / "p.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    result = clean(tmp_path / "p.jsonl", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    table = pd.read_parquet(tmp_path / "out" / "pairs")
+    assert [list(reasons) for reasons in table["reasons"]] == [[], ["no_text"], ["no_text"], ["empty"]]
+    assert "`cues` is no list" in table["text_error"][2]
+
+
+def test_translations_are_no_transcripts_to_compare_with(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    shutil.copytree(made[0] / "transcripts", tmp_path / "translated")
+    (part,) = (tmp_path / "translated" / "segments").iterdir()
+    pd.read_parquet(part).assign(task="translate").to_parquet(part)
+    result = clean(made[0] / "pairs.jsonl", "--transcripts", tmp_path / "translated", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "are translations" in result.stderr
+
+
 def test_reasons_can_be_allowed_and_synthetic_speech_dropped(tmp_path: Path) -> None:
     lines = [{"uri": "a.mp3", "text": REFERENCES["fr_standard.m4a"].upper(), "synthetic": "yes", "name": "a"}]
     (tmp_path / "p.jsonl").write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
