@@ -203,6 +203,8 @@ def _tell(result: Result, counts: Mapping[str, Any], *, heard: bool) -> None:
         say("done", f"{found.examples} examples, {found.seconds / 3600:.2f} h, from {counts['kept']} pairs, in {out}")
         return
     say("done", f"{counts['kept']} of {tallies.pairs} pairs kept by their texts alone, in {out}")
+    if not counts["kept"]:
+        return
     manifest = storage.join(out, cleaned.KEPT)
     say(
         "next",
