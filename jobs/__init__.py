@@ -18,6 +18,7 @@ COMMANDS = {
     "filter": ("jobs.filter", "Choose recordings by language and speech, by a cheap look."),
     "export": ("jobs.export", "Write transcripts as subtitles, text, JSON or training manifests."),
     "pseudo-label": ("jobs.pseudo_label", "Cut transcribed recordings into clips for training."),
+    "clean": ("jobs.clean", "Choose weakly labelled pairs worth training on, and cut them."),
     "evaluate": ("jobs.evaluate", "Compare transcripts with references: word errors and more."),
     "report": ("jobs.report", "Tell what is in an output, on one page or as Markdown."),
     "phrases": ("jobs.phrases", "Find the lines that a model invents for a corpus."),

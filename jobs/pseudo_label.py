@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ from pipeline.doubts import DoubtOptions
 from pipeline.errors import UserError
 from pipeline.gates import GateOptions
 from pipeline.layouts import LAYOUTS
-from pipeline.readings import AudioOptions, Reading, Row, read_all
+from pipeline.readings import AudioOptions, Reading, Row, read, read_all
 from pipeline.recordings import Recordings
 from pipeline.shards import Dataset
 from pipeline.transcripts import recordings, transcripts
@@ -183,7 +184,7 @@ def _fill(dataset: Dataset, out: str, plan: Plan, audio: AudioOptions, workers: 
         return
     with _Progress(count, len(dataset.done)) as progress:
         corpus.survey(progress.surveyed)
-        for reading in read_all(_work(dataset, out, corpus), audio, plan.gates, workers):
+        for reading in read_all(_work(dataset, out, corpus), partial(read, options=audio, judged=plan.gates), workers):
             dataset.add(reading, corpus.split(reading.recording))
             progress.read(reading)
         dataset.flush()

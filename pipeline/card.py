@@ -17,7 +17,7 @@ from pipeline.candidates import SPLITS
 from pipeline.gates import REASONS
 
 _TASKS = {"asr": "automatic-speech-recognition", "tts": "text-to-speech", "lid": "audio-classification"}
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 CLIP_COLUMNS = ("kept", "reasons", "split", "language", "start", "end")
 ORIGIN_COLUMNS = ("status", "error_kind", "kept")
 
@@ -90,7 +90,7 @@ def card(found: Totals, config: Mapping[str, Any], models: Iterable[str], title:
 
 def _header(found: Totals, config: Mapping[str, Any], title: str, licence: str) -> str:
     languages = sorted({language for _, language in found.kept})
-    size = next((name for limit, name in _SIZES if found.clips < limit), "n>1M")
+    size = next((name for limit, name in SIZES if found.clips < limit), "n>1M")
     lines = ["---", f"pretty_name: {json.dumps(title, ensure_ascii=False)}", f"license: {json.dumps(licence)}"]
     lines += ["language:", *(f"- {json.dumps(language)}" for language in languages)] if languages else []
     lines += ["task_categories:", f"- {_TASKS[config['preset']]}", "size_categories:", f"- {size}"]

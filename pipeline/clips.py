@@ -103,7 +103,7 @@ def join(left: str, right: str) -> str:
     left, right = left.strip(), right.strip()
     if not left or not right:
         return left or right
-    return left + right if _unspaced(left[-1]) and _unspaced(right[0]) else f"{left} {right}"
+    return left + right if unspaced(left[-1]) and unspaced(right[0]) else f"{left} {right}"
 
 
 def ends_sentence(text: str) -> bool:
@@ -112,6 +112,13 @@ def ends_sentence(text: str) -> bool:
     while bare and bare[-1] in _CLOSERS:
         bare = bare[:-1]
     return bool(bare) and bare[-1] in _ENDS
+
+
+def unspaced(character: str) -> bool:
+    """Say whether a character is of a script without spaces between words."""
+    if unicodedata.category(character)[0] == "P" and unicodedata.east_asian_width(character) in "WF":
+        return True
+    return unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 def letters(text: str) -> int:
@@ -203,9 +210,3 @@ def _clip(units: Sequence[_Unit], before: float, after: float) -> Clip:
         text = text + unit.text if same else join(text, unit.text)
     words = tuple(unit.word for unit in units if unit.word is not None)
     return Clip(units[0].start, units[-1].end, before, after, text.strip(), segments, words)
-
-
-def _unspaced(character: str) -> bool:
-    if unicodedata.category(character)[0] == "P" and unicodedata.east_asian_width(character) in "WF":
-        return True
-    return unicodedata.name(character, "").startswith(_UNSPACED)

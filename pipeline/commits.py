@@ -1,9 +1,9 @@
 """Several files under one folder, added or replaced as one step, whatever dies on the way.
 
 The files are first written to `_staging`. Then one small file there, the journal, names where each of them belongs:
-writing it is the commit. Then they are moved, and the journal is removed. `recover` does what an earlier process has
-left undone: with a journal, the rest of its moves; staged files without one were never committed and are deleted. Every
-step may be done twice. Knows nothing of tables.
+writing it is the commit. Then they are moved, what is to go is deleted, and the journal is removed. `recover` does what
+an earlier process has left undone: with a journal, the rest of it; staged files without one were never committed and
+are deleted. Every step may be done twice. Knows nothing of tables.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline import storage
 
@@ -22,8 +22,10 @@ _OURS = re.compile(
 )  # others are left alone
 
 
-def commit(out: str, files: Iterable[tuple[str, bytes]]) -> None:
+def commit(out: str, files: Iterable[tuple[str, bytes]], gone: Sequence[str] = ()) -> None:
     """Write each (path under `out`, data), in this order, all or none. One of `files` is in memory at a time.
+
+    The files `gone` are removed in the same step, after the others are there.
 
     What an earlier commit has left undone is done first. When this one is interrupted, `recover` decides whether it
     counts: it does from the journal on.
@@ -35,7 +37,8 @@ def commit(out: str, files: Iterable[tuple[str, bytes]]) -> None:
         name = f"staged-{token}-{number}"
         storage.write_bytes(storage.join(out, STAGING, name), data)
         moves.append((name, path))
-    storage.write_bytes(storage.join(out, STAGING, _JOURNAL), json.dumps({"moves": moves}).encode())
+    journal = {"moves": moves, "gone": list(gone)}
+    storage.write_bytes(storage.join(out, STAGING, _JOURNAL), json.dumps(journal).encode())
     recover(out)
 
 
@@ -48,6 +51,8 @@ def recover(out: str) -> None:
             if name in present:  # else it was moved before
                 storage.move(storage.join(out, STAGING, name), storage.join(out, *path.split("/")))
                 present.remove(name)
+        for path in journal.get("gone", ()):
+            storage.delete(storage.join(out, *path.split("/")))
     for name in sorted(present, key=lambda name: (name == _JOURNAL, name)):
         if is_ours(name):
             storage.delete(storage.join(out, STAGING, name))

@@ -11,11 +11,12 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.readings import Encoded, as_wav
@@ -23,8 +24,10 @@ from pipeline.readings import Encoded, as_wav
 Row = dict[str, Any]  # of schemas.clips
 File = tuple[str, bytes]  # path in the data set, content
 
+Columns = Sequence[tuple[str, pa.DataType]]
+
 _ROW_GROUP = 100  # clips: what a reader takes at once, and viewers show
-_TOLD = (  # columns that go with the audio, and their types
+CLIP_COLUMNS: Columns = (  # what goes with the audio of a clip, and its types
     ("clip_id", pa.string()),
     ("text", pa.string()),
     ("language", pa.string()),
@@ -41,6 +44,32 @@ _TOLD = (  # columns that go with the audio, and their types
     ("loudness_lufs", pa.float64()),
     ("quality_mos", pa.float64()),
 )
+EXAMPLE_COLUMNS: Columns = (  # of an example for training Whisper
+    ("clip_id", pa.string()),
+    ("sequence", pa.string()),
+    ("text", pa.string()),
+    ("prompt", pa.string()),
+    ("language", pa.string()),
+    ("task", pa.string()),
+    ("no_speech", pa.bool_()),
+    ("duration", pa.float64()),
+    ("recording_id", pa.string()),
+    ("uri", pa.string()),
+    ("source", pa.string()),
+    ("start", pa.float64()),
+    ("end", pa.float64()),
+    ("sample_rate", pa.int32()),
+    ("wer", pa.float64()),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a data set is made of: the table of its clips, and the columns that go with their audio."""
+
+    table: str
+    schema: pa.Schema
+    columns: Columns
 
 
 @dataclass(frozen=True)
@@ -48,43 +77,54 @@ class Layout:
     """A format: `place` is the file that a clip lies in, `shard` makes these files, `index` what names them."""
 
     place: Callable[[str, str, str, str], str]  # split, shard, clip id, suffix
-    shard: Callable[[str, str, Sequence[Encoded]], Iterator[File]]
+    shard: Callable[[str, str, Sequence[Encoded], Columns], Iterator[File]]
     index: Callable[[str, Iterable[Row]], Iterator[File]] = lambda split, rows: iter(())
+    without: Callable[[bytes, Collection[str]], bytes] | None = None  # a file without these clips; None: it has one
     shared: str = ""  # formats of the same name here share their audio files
 
 
-def told(row: Row) -> Row:
+def told(row: Row, columns: Columns) -> Row:
     """Return what goes with the audio of a clip."""
     full = row | {"duration": row["end"] - row["start"]}
-    return {name: full[name] for name, _ in _TOLD}
+    return {name: full[name] for name, _ in columns}
 
 
-def _parquet(split: str, shard: str, clips: Sequence[Encoded]) -> Iterator[File]:
+def _parquet(split: str, shard: str, clips: Sequence[Encoded], columns: Columns) -> Iterator[File]:
     audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema([("audio", audio), *_TOLD], metadata={b"huggingface": json.dumps(_features()).encode()})
+    features = {b"huggingface": json.dumps(_features(columns)).encode()}
+    schema = pa.schema([("audio", audio), *columns], metadata=features)
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
         for at in range(0, len(clips), _ROW_GROUP):
             rows = [
-                {"audio": {"bytes": clip.load(), "path": f"{clip.row['clip_id']}.{clip.suffix}"}, **told(clip.row)}
+                {"audio": {"bytes": clip.load(), "path": f"{clip.row['clip_id']}.{clip.suffix}"}}
+                | told(clip.row, columns)
                 for clip in clips[at : at + _ROW_GROUP]
             ]
             writer.write_table(pa.Table.from_pylist(rows, schema))
     yield f"data/{split}-{shard}.parquet", buffer.getvalue()
 
 
-def _features() -> dict[str, Any]:
+def _parquet_without(data: bytes, clip_ids: Collection[str]) -> bytes:
+    table = pq.read_table(io.BytesIO(data))
+    rest = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=pa.array(clip_ids, pa.string()))))
+    buffer = io.BytesIO()
+    pq.write_table(rest, buffer, compression="zstd", row_group_size=_ROW_GROUP)
+    return buffer.getvalue()
+
+
+def _features(columns: Columns) -> dict[str, Any]:
     """Return what the library `datasets` reads from a Parquet file: that `audio` is to be decoded."""
-    names = {pa.string(): "string", pa.float64(): "float64", pa.int32(): "int32"}
-    values = {name: {"dtype": names[type_], "_type": "Value"} for name, type_ in _TOLD}
+    names = {pa.string(): "string", pa.float64(): "float64", pa.int32(): "int32", pa.bool_(): "bool"}
+    values = {name: {"dtype": names[type_], "_type": "Value"} for name, type_ in columns}
     return {"info": {"features": {"audio": {"_type": "Audio"}, **values}}}
 
 
-def _tar(split: str, shard: str, clips: Sequence[Encoded]) -> Iterator[File]:
+def _tar(split: str, shard: str, clips: Sequence[Encoded], columns: Columns) -> Iterator[File]:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for clip in clips:
-            words = json.dumps(told(clip.row), ensure_ascii=False).encode()
+            words = json.dumps(told(clip.row, columns), ensure_ascii=False).encode()
             parts = {clip.suffix: clip.load(), "json": words, "txt": clip.row["text"].encode()}
             for suffix, data in parts.items():
                 info = tarfile.TarInfo(f"{clip.row['clip_id']}.{suffix}")
@@ -93,7 +133,19 @@ def _tar(split: str, shard: str, clips: Sequence[Encoded]) -> Iterator[File]:
     yield f"webdataset/{split}-{shard}.tar", buffer.getvalue()
 
 
-def _wavs(split: str, shard: str, clips: Sequence[Encoded]) -> Iterator[File]:
+def _tar_without(data: bytes, clip_ids: Collection[str]) -> bytes:
+    buffer = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(data)) as old,
+        tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as new,
+    ):
+        for info in old:
+            if info.name.partition(".")[0] not in clip_ids:
+                new.addfile(info, old.extractfile(info))
+    return buffer.getvalue()
+
+
+def _wavs(split: str, shard: str, clips: Sequence[Encoded], columns: Columns) -> Iterator[File]:
     for clip in clips:
         yield _wav_place(split, shard, clip.row["clip_id"], ""), as_wav(clip.load())
 
@@ -107,7 +159,7 @@ def _metadata(split: str, rows: Iterable[Row]) -> Iterator[File]:
     yield f"ljspeech/{split}/metadata.csv", "".join("|".join(line) + "\n" for line in lines).encode()
 
 
-def _files(split: str, shard: str, clips: Sequence[Encoded]) -> Iterator[File]:
+def _files(split: str, shard: str, clips: Sequence[Encoded], columns: Columns) -> Iterator[File]:
     for clip in clips:
         yield _file_place(split, shard, clip.row["clip_id"], clip.suffix), clip.load()
 
@@ -176,8 +228,12 @@ def _lhotse_cut(split: str, row: Row) -> Row:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "parquet": Layout(lambda split, shard, clip_id, suffix: f"data/{split}-{shard}.parquet", _parquet),
-    "webdataset": Layout(lambda split, shard, clip_id, suffix: f"webdataset/{split}-{shard}.tar", _tar),
+    "parquet": Layout(
+        lambda split, shard, clip_id, suffix: f"data/{split}-{shard}.parquet", _parquet, without=_parquet_without
+    ),
+    "webdataset": Layout(
+        lambda split, shard, clip_id, suffix: f"webdataset/{split}-{shard}.tar", _tar, without=_tar_without
+    ),
     "ljspeech": Layout(_wav_place, _wavs, _metadata),
     "nemo": Layout(_file_place, _files, _nemo, shared="audio"),
     "lhotse": Layout(_file_place, _files, _lhotse, shared="audio"),

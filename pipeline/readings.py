@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -70,6 +70,7 @@ class Reading:
     rate: int | None
     failure: Failure | None
     spool: BinaryIO | None = None
+    made_of: str | None = None  # hash of what the rows were made of, where that may change
 
     def close(self) -> None:
         """Let go of the files of the kept clips."""
@@ -105,7 +106,7 @@ def read(recording: Row, rows: Sequence[Row], options: AudioOptions, judged: Gat
 
 
 def read_all(
-    work: Iterable[tuple[Row, Sequence[Row]]], options: AudioOptions, judged: GateOptions, workers: int
+    work: Iterable[tuple[Row, Sequence[Row]]], reader: Callable[[Row, Sequence[Row]], Reading], workers: int
 ) -> Iterator[Reading]:
     """Read recordings with their candidates in `workers` threads at a time; yield them in the order of `work`.
 
@@ -115,7 +116,7 @@ def read_all(
         waiting: deque[Future[Reading]] = deque()
         try:
             for recording, rows in work:
-                waiting.append(pool.submit(read, recording, rows, options, judged))
+                waiting.append(pool.submit(reader, recording, rows))
                 if len(waiting) >= 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -131,7 +132,7 @@ def _heard(recording: Row, rows: Sequence[Row], rate: int) -> Iterator[tuple[Row
     bounds = begin, begin + recording["duration_s"]  # what was listened to: nothing is behind it, or it is broken
     windows = [_window(row, rate, bounds) for row in rows]
     first, last = windows[0].start, max(window.end for window in windows)
-    decoder = _decoder(recording, rate, (first, last))
+    decoder = open_audio(recording, rate, (first, last))
     wanted = [Span(window.start - first, window.end - first) for window in windows]
     for row, window, audio in zip(rows, windows, excerpts(decoder.blocks(), wanted), strict=True):
         begun = window.start / rate
@@ -152,8 +153,8 @@ def _window(row: Row, rate: int, bounds: tuple[float, float]) -> Span:
     return Span(round(min(start, row["start"]) * rate), round(max(end, row["end"]) * rate))
 
 
-def _decoder(recording: Row, rate: int, stretch: tuple[int, int]) -> Decoder:
-    """Open the source; OpenError where it is not what was transcribed."""
+def open_audio(recording: Row, rate: int, stretch: tuple[int, int]) -> Decoder:
+    """Open a stretch of the source, in samples at `rate`; OpenError where it is not what was transcribed."""
     uri, version = recording["uri"], recording["version"]
     base, piece = storage.split_piece(uri)
     now = storage.stat(base).version

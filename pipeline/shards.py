@@ -1,6 +1,6 @@
 """A data set on its way: what is done, commits of whole shards, and the index files and the card at the end.
 
-    DATASET/clips/part-*.parquet     one row a candidate clip: numbers, reasons, and the files that hold it
+    DATASET/clips/part-*.parquet     one row a candidate clip (`Kind.table`): numbers, reasons, the files that hold it
     DATASET/origins/part-*.parquet   one row a recording: what became of its clips
     DATASET/data, webdataset, ...    shards of clips (layouts.py)      DATASET/README.md   the card
     DATASET/runs, DATASET/_staging   as in an output of transcribe
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 from pipeline import commits, parts, run_files, storage
 from pipeline.candidates import SPLITS
 from pipeline.errors import UserError
-from pipeline.layouts import File, chosen
+from pipeline.layouts import CLIP_COLUMNS, File, Kind, chosen
 from pipeline.lease import Lease
 from pipeline.readings import Encoded, Reading
 from pipeline.run_files import config_hash
+from pipeline.thinning import thinned, without
 from schemas.clips import CLIPS
 from schemas.origins import ORIGINS
 
@@ -39,25 +40,30 @@ CARD = "README.md"
 _HASH = b"bulkscribe.config"  # in the metadata of each part's schema
 
 
+CLIPS_OF_TRANSCRIPTS = Kind("clips", CLIPS, CLIP_COLUMNS)
+
+
 class Dataset:
     """A data set, open for one run. Use it as a context manager; `open` makes it."""
 
-    def __init__(self, out: str, run: dict[str, Any], formats: Sequence[str], shard_bytes: int, lease: Lease) -> None:
+    def __init__(
+        self, out: str, run: dict[str, Any], formats: Sequence[str], shard_bytes: int, lease: Lease, kind: Kind
+    ) -> None:
         """Take what `open` has prepared."""
-        self._out, self._run, self._lease = out, run, lease
+        self._out, self._run, self._lease, self._kind = out, run, lease, kind
         self._layouts, self._limit = chosen(formats), shard_bytes
         self._suffix: str = run["config"]["audio"]
         self._batches: dict[str, _Batch] = {split: _Batch() for split in SPLITS}
         self._number = 0
         self._closed = False
         self._old: dict[str, str] = {}  # parts of recordings that are to be done again
-        self.done: set[str] = set()
+        self.done: dict[str, str | None] = {}  # recordings, and what their clips were made of
         for part in _part_names(out, "origins"):
-            for row in self._read("origins", part, ["recording_id", "status"]).to_pylist():
+            for row in self._read("origins", part, ["recording_id", "status", "made_of"]).to_pylist():
                 if run["retry_failed"] and row["status"] == "failed":
                     self._old[row["recording_id"]] = part
                 else:
-                    self.done.add(row["recording_id"])
+                    self.done[row["recording_id"]] = row["made_of"]
 
     @classmethod
     def open(
@@ -69,6 +75,7 @@ class Dataset:
         shard_bytes: int,
         retry_failed: bool = False,
         take_over: bool = False,
+        kind: Kind = CLIPS_OF_TRANSCRIPTS,
     ) -> Dataset:
         """Finish or undo what a dead run has left in `out`, and read what is done there.
 
@@ -92,7 +99,7 @@ class Dataset:
                 "retry_failed": retry_failed,
                 "versions": run_files.versions(),
             }
-            return cls(out, record, formats, shard_bytes, lease)
+            return cls(out, record, formats, shard_bytes, lease, kind)
         except BaseException:
             lease.release()
             raise
@@ -109,6 +116,20 @@ class Dataset:
         batch.rows += len(reading.rows)
         if batch.bytes >= self._limit or batch.rows >= _MOST_ROWS:
             self._commit(split)
+
+    def remove(self, recording_ids: Collection[str]) -> None:
+        """Take recordings out, with their clips; the rest of their shards stays, without audio being read again."""
+        for part in _part_names(self._out, "origins"):
+            held = self._read("origins", part, ["recording_id"])["recording_id"].to_pylist()
+            if ids := set(held) & set(recording_ids):
+                self.replace(*thinned(self._out, self._kind.table, part, ids))
+        for recording_id in recording_ids:
+            self.done.pop(recording_id, None)
+
+    def replace(self, files: Sequence[File], gone: Sequence[str] = ()) -> None:
+        """Write files beside the data set, and remove others, as one step."""
+        self._lease.confirm()
+        commits.commit(self._out, files, gone)
 
     @property
     def finished(self) -> bool:
@@ -135,7 +156,7 @@ class Dataset:
 
     def kept(self, split: str) -> Iterator[Row]:
         """Yield the rows of the kept clips of a split, in the order of their commits."""
-        for table in self.tables("clips"):
+        for table in self.tables(self._kind.table):
             chosen = pc.and_(table["kept"], pc.equal(table["split"], split))
             yield from table.filter(chosen).to_pylist()
 
@@ -173,7 +194,7 @@ class Dataset:
         self._lease.confirm()
         commits.commit(self._out, self._files(split, name, batch.readings))
         for reading in batch.readings:
-            self.done.add(reading.recording["recording_id"])
+            self.done[reading.recording["recording_id"]] = reading.made_of
             reading.close()
         self._batches[split] = _Batch()
 
@@ -188,20 +209,18 @@ class Dataset:
                     if place not in held.setdefault(clip.row["clip_id"], []):
                         held[clip.row["clip_id"]].append(place)
                 if own:
-                    yield from layout.shard(split, shard, clips)
+                    yield from layout.shard(split, shard, clips, self._kind.columns)
         rows = [row | {"shards": held.get(row["clip_id"], [])} for one in readings for row in one.rows]
         yield from self._without([one.recording["recording_id"] for one in readings])
-        yield f"clips/part-{name}.parquet", self._part(CLIPS, rows)
+        yield f"{self._kind.table}/part-{name}.parquet", self._part(self._kind.schema, rows)
         yield f"origins/part-{name}.parquet", self._part(ORIGINS, [_origin(one, split) for one in readings])
 
     def _without(self, ids: Sequence[str]) -> Iterator[File]:
         """Yield the parts that hold recordings which are done again, without them; no shard holds any of these."""
         again = [id_ for id_ in ids if id_ in self._old]
         for part in sorted({self._old[id_] for id_ in again}):
-            for table in ("clips", "origins"):
-                old = self._read(table, part)
-                rest = old.filter(pc.invert(pc.is_in(old["recording_id"], value_set=pa.array(again, pa.string()))))
-                yield f"{table}/{part}", parts.encode(rest)
+            for table in (self._kind.table, "origins"):
+                yield f"{table}/{part}", parts.encode(without(self._read(table, part), again))
 
     def _part(self, schema: pa.Schema, rows: Sequence[Row]) -> bytes:
         table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema)
@@ -250,6 +269,7 @@ def _origin(reading: Reading, split: str) -> Row:
         "clips": len(reading.rows),
         "kept": len(reading.kept),
         "kept_s": sum(clip.row["end"] - clip.row["start"] for clip in reading.kept),
+        "made_of": reading.made_of,
         "metadata": row["metadata"],
     }
 

@@ -21,7 +21,8 @@ from pipeline.errors import OpenError, UserError
 from pipeline.storage import Entry
 
 TAR = ".tar"
-_TEXTS = (".txt", ".json")
+_TEXTS = (".txt", ".json", ".srt", ".vtt")
+SUBTITLES = "subtitles"  # the key under which a .srt or .vtt travels
 _LONGEST = 1 << 20  # bytes of a text
 _PADDING = 1 << 20  # bytes that may follow the end mark
 _LARGEST = 1 << 60  # bytes of a member
@@ -51,7 +52,7 @@ class Tar:
     passed_over: int = 0  # files that are neither audio nor texts beside it
     damage: str = ""  # where it ends too early, or what is wrong with it
     notes: list[str] = field(default_factory=list)  # what else is to be said
-    texts: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stem: what the .txt and .json of that name say
+    texts: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stem: what the texts of that name say
 
     def __iter__(self) -> Iterator[Member]:
         """Yield the audio, up to the damage if there is any. Raises UserError if the store is in trouble."""
@@ -108,16 +109,23 @@ class Tar:
             return
         try:
             text = headers.data(info.offset_data, info.size).decode("utf-8-sig")
-            told = {"reference": text.strip()} if kind.lower() == ".txt" else _described(json.loads(text))
+            told = _told(kind.lower(), text)
         except (ValueError, RecursionError) as error:
             self._note(info.name, f"is no text in UTF-8, or no JSON: {error}")
             return
         known = self.texts.setdefault(stem, {})
-        self.texts[stem] = known | told if kind.lower() == ".txt" else told | known
+        self.texts[stem] = told | known if kind.lower() == ".json" else known | told
 
     def _note(self, name: str, words: str) -> None:
         if len(self.notes) < _NOTES:
             self.notes.append(f"{storage.with_piece(self.entry.uri, 'member', name)} {words}")
+
+
+def _told(kind: str, text: str) -> dict[str, Any]:
+    """Return what a file of this ending says; subtitles stay as they are, until somebody wants their times."""
+    if kind == ".json":
+        return _described(json.loads(text))
+    return {"reference": text.strip()} if kind == ".txt" else {SUBTITLES: text}
 
 
 def _described(found: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ audio. Why py3langid: docs/languages.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -59,10 +60,15 @@ def mismatch(segment: Segment) -> bool:
         return False
     if segment.task == "translate":
         return not related(text, "en")
-    if not segment.languages or segment.languages[0].probability < HEARD:
+    return contradicts(text, segment.languages)
+
+
+def contradicts(text: str, heard: Sequence[Guess]) -> bool:
+    """Say whether audio, by what it sounds like (likeliest first), is surely not in the language of its text."""
+    if not heard or heard[0].probability < HEARD:
         return False
-    possible = [guess.language for guess in segment.languages if guess.probability >= POSSIBLE]
-    return not any(related(text, heard) for heard in possible)
+    possible = [guess.language for guess in heard if guess.probability >= POSSIBLE]
+    return not any(related(text, language) for language in possible)
 
 
 def related(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""`DATASET/origins/part-*.parquet`: one row a recording of the transcripts, whatever became of its clips."""
+"""`origins/part-*.parquet` of a data set: one row a recording, whatever became of its clips."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ ORIGINS = pa.schema(
         column("clips", pa.int32(), "Number of candidate clips.", nullable=False),
         column("kept", pa.int32(), "Number of clips in the data set.", nullable=False),
         column("kept_s", pa.float64(), "Their audio.", "s", nullable=False),
+        column(
+            "made_of", pa.string(), "Two hashes: of what examples were made from, and of what they are; null for clips."
+        ),
         column("metadata", pa.string(), "JSON object: the manifest's other columns.", nullable=False),
     ]
 )

@@ -21,6 +21,8 @@ from pipeline.sound import Sound
 CONFIG = {"preset": "asr", "formats": ["nemo", "parquet", "webdataset"], "audio": "flac", "transcripts": "made up"}
 SPLIT_OF = ("train", "train", "test", "train", "train")  # by recording
 CLIPS = 4  # of a recording; every second is kept
+FORMATS = ("parquet", "webdataset")  # whose files hold several clips
+TAKEN_OUT = "0001"
 
 
 def reading(number: int) -> Reading:
@@ -56,11 +58,17 @@ def work(out: str) -> None:
         dataset.finish(card(found, CONFIG, {"base"}, "Made up", "cc0-1.0"), found.counts())
 
 
-def drive(out: str, at: int) -> int:
+def thin(out: str) -> None:
+    """Take a recording out of a finished data set, to its end."""
+    with Dataset.open(out, CONFIG, formats=FORMATS, shard_bytes=4_000) as dataset:
+        dataset.remove([TAKEN_OUT])
+
+
+def drive(out: str, at: int, what: str) -> int:
     """Be a driver that dies before its `at`th change to the file system; return the exit code of one that does not."""
     disturb(out, at, "kill")
     try:
-        work(out)
+        thin(out) if what == "thin" else work(out)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseException:
@@ -77,7 +85,7 @@ def main() -> None:
         if not child:
             code = 1
             try:
-                code = drive(order["out"], order["at"])
+                code = drive(order["out"], order["at"], order.get("what", "work"))
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)

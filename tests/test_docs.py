@@ -15,14 +15,16 @@ import pytest
 from outputs import write_output
 
 import jobs
-from pipeline import decisions, doubts, gates
+from pipeline import decisions, doubts, examples, gates, verdicts
 from pipeline.candidates import PRESETS
 from pipeline.gates import GateOptions
 from pipeline.score import FLAGS
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
+from schemas.examples import EXAMPLES
 from schemas.opinions import OPINIONS
 from schemas.origins import ORIGINS
+from schemas.pairs import PAIRS
 from schemas.people import PEOPLE
 from schemas.recordings import RECORDINGS
 from schemas.reviews import REVIEWS
@@ -35,9 +37,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 SCHEMAS = {"recordings": RECORDINGS, "segments": SEGMENTS, "words": WORDS, "decisions": DECISIONS}
 SCHEMAS |= {"speakers": SPEAKERS, "people": PEOPLE, "opinions": OPINIONS, "reviews": REVIEWS}
-SCHEMAS |= {"clips": CLIPS, "origins": ORIGINS}
+SCHEMAS |= {"clips": CLIPS, "origins": ORIGINS, "pairs": PAIRS, "examples": EXAMPLES}
 LISTS = {"flags": FLAGS, "reasons": decisions.REASONS, "clip-reasons": gates.REASONS}
-LISTS |= {"doubts": doubts.REASONS}
+LISTS |= {"doubts": doubts.REASONS, "pair-reasons": verdicts.REASONS, "example-reasons": examples.REASONS}
 
 
 def command(name: str) -> click.Command:
@@ -126,6 +128,7 @@ def test_every_command_table_and_flag_is_documented() -> None:
             *("recordings", "segments", "flags", "words", "speakers", "people", "opinions", "doubts", "reviews"),
             *("decisions", "reasons"),
             *("clips", "clip-reasons", "origins"),
+            *("pairs", "pair-reasons", "examples", "example-reasons"),
         ],
         "docs/pseudo-label.md": ["presets"],
     }

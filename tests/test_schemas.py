@@ -20,8 +20,10 @@ from pipeline.speakers import SpeakerOptions
 from pipeline.types import Finished, Look, Outcome, Review, Span, Survey, Transcript
 from schemas.clips import CLIPS
 from schemas.decisions import DECISIONS
+from schemas.examples import EXAMPLES
 from schemas.opinions import OPINIONS
 from schemas.origins import ORIGINS
+from schemas.pairs import PAIRS
 from schemas.people import PEOPLE
 from schemas.recordings import RECORDINGS
 from schemas.reviews import REVIEWS
@@ -38,7 +40,8 @@ TABLES = {
     "opinions": OPINIONS,
     "reviews": REVIEWS,
 }
-ALL = {**TABLES, "people": PEOPLE, "clips": CLIPS, "origins": ORIGINS}  # those of a data set, too
+OF_DATA_SETS = {"clips": CLIPS, "origins": ORIGINS, "pairs": PAIRS, "examples": EXAMPLES}
+ALL = {**TABLES, "people": PEOPLE, **OF_DATA_SETS}
 COLUMNS = [pytest.param(table, field, id=f"{table}.{field.name}") for table in ALL for field in ALL[table]]
 STAMP = {"part": "p", "model": "m", "config_hash": "c", "run_id": "r"}
 UNITS = {"1/s", "s", "Hz", "bytes", "nats", "dB", "LUFS"}
@@ -64,6 +67,7 @@ QUANTITIES = {
     "evidence": "nats",
     "evidence_per_token": "nats",
     "kept_s": "s",
+    "examples_s": "s",
     "seconds_per_letter": "s",
     "peak_db": "dB",
     "edge_db": "dB",

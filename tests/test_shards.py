@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from shards_driver import CLIPS, CONFIG, SPLIT_OF, work
+from shards_driver import CLIPS, CONFIG, FORMATS, SPLIT_OF, TAKEN_OUT, reading, work
 
 from pipeline.errors import UserError
 from pipeline.shards import Dataset
@@ -52,25 +55,34 @@ def assert_whole(out: Path) -> None:
     assert f"{len(KEPT)} clips" in (out / "README.md").read_text()
 
 
-def test_each_clip_is_there_exactly_once_wherever_the_driver_is_killed(tmp_path: Path) -> None:
+@contextmanager
+def drivers() -> Iterator[Callable[[Path, int, str], int]]:
+    """Yield what starts a driver that dies at a change, and says how it ended."""
     with subprocess.Popen(
         [sys.executable, Path(__file__).parent / "shards_driver.py"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as driver:
-        assert driver.stdin
-        assert driver.stdout
+        stdin, stdout = driver.stdin, driver.stdout
+        assert stdin
+        assert stdout
 
-        def ended(out: Path, at: int) -> int:
-            driver.stdin.write(json.dumps({"out": str(out), "at": at}) + "\n")  # type: ignore[union-attr]
-            driver.stdin.flush()  # type: ignore[union-attr]
-            return int(driver.stdout.readline())  # type: ignore[union-attr]
+        def ended(out: Path, at: int, what: str) -> int:
+            stdin.write(json.dumps({"out": str(out), "at": at, "what": what}) + "\n")
+            stdin.flush()
+            return int(stdout.readline())
 
-        kills = 0
+        yield ended
+        stdin.close()
+
+
+def test_each_clip_is_there_exactly_once_wherever_the_driver_is_killed(tmp_path: Path) -> None:
+    kills = 0
+    with drivers() as ended:
         for at in range(1, 1000, 9):
             out = tmp_path / str(at)
-            code = ended(out, at)
+            code = ended(out, at, "work")
             if code == 0:
                 break
             assert code == KILLED
@@ -78,10 +90,36 @@ def test_each_clip_is_there_exactly_once_wherever_the_driver_is_killed(tmp_path:
             assert {str(row["recording_id"]) for row in rows(out, "clips")} == {
                 str(row["recording_id"]) for row in rows(out, "origins")
             } or (out / "_staging" / "commit.json").exists()
-            assert ended(out, 10_000) == 0
+            assert ended(out, 10_000, "work") == 0
             assert_whole(out)
-        assert kills > 10
-        driver.stdin.close()
+    assert kills > 10
+
+
+def test_a_recording_is_taken_out_wholly_wherever_the_driver_is_killed(tmp_path: Path) -> None:
+    """One that shares its shards with others; another one has them for itself."""
+    with Dataset.open(str(tmp_path / "whole"), CONFIG, formats=FORMATS, shard_bytes=400) as dataset:
+        for number in range(len(SPLIT_OF) - 1):
+            dataset.add(reading(number), "train")  # two shards of two clips: the limit is reached by two recordings
+        dataset.flush()
+    left = [clip for clip in KEPT if not clip.startswith(TAKEN_OUT)]
+    with drivers() as ended:
+        for at in range(1, 1000, 3):
+            out = tmp_path / str(at)
+            shutil.copytree(tmp_path / "whole", out)
+            code = ended(out, at, "thin")
+            assert code in (0, KILLED)
+            assert code == 0 or ended(out, 10_000, "thin") == 0
+            found = shards(out)
+            assert sorted(found["data"]) == sorted(found["webdataset"]) == left
+            kept = [row for row in rows(out, "clips") if row["kept"]]
+            assert sorted(str(row["clip_id"]) for row in kept) == left
+            assert {name for row in kept for name in row["shards"]} == {  # type: ignore[attr-defined]
+                str(path.relative_to(out)) for where in ("data", "webdataset") for path in (out / where).glob("*")
+            }
+            assert TAKEN_OUT not in {row["recording_id"] for row in rows(out, "origins")}
+            if code == 0:
+                break
+    assert at > 8
 
 
 def test_shards_have_the_size_asked_for_and_one_split(tmp_path: Path) -> None:
@@ -111,8 +149,6 @@ def test_what_has_failed_is_done_again_when_asked_and_has_one_row(tmp_path: Path
     options = {"formats": ("parquet",), "shard_bytes": 400}
     with Dataset.open(str(tmp_path), CONFIG, **options, retry_failed=True) as dataset:  # type: ignore[arg-type]
         assert len(dataset.done) == len(SPLIT_OF) - 1
-        from shards_driver import reading
-
         dataset.add(reading(len(SPLIT_OF) - 1), "train")
         dataset.flush()
     assert len(rows(tmp_path, "origins")) == len(SPLIT_OF)
