@@ -10,8 +10,7 @@ from collections.abc import Iterable
 import click
 
 from pipeline import storage
-from pipeline.books import TRANSCRIPTS
-from pipeline.check import KINDS, Checked, Finding, check
+from pipeline.check import KINDS, LAYOUTS, Checked, Finding, check
 from pipeline.errors import UserError
 from pipeline.sources import resolve
 from pipeline.types import Recording
@@ -25,7 +24,7 @@ SHOWN = 20  # findings of a kind that are told in full
     "--source",
     "sources",
     multiple=True,
-    help="What was to be transcribed, as `transcribe` takes it: each of its recordings must have a row. Repeatable.",
+    help="What was to be transcribed or filtered: each of its recordings must have a row. Repeatable.",
 )
 def command(out: str, sources: tuple[str, ...]) -> None:
     """Look for what is missing, doubled, orphaned, misnumbered or not whole in the tables of OUT.
@@ -33,8 +32,8 @@ def command(out: str, sources: tuple[str, ...]) -> None:
     Nothing is changed. What is found is told in a line each; standard output has one JSON line with all counts. The
     exit code is 1 when something was found.
     """
-    if not any(storage.is_dir(storage.join(out, table)) for table in TRANSCRIPTS.layout.tables):
-        raise UserError(f"{out} holds no transcripts", "give the folder that `transcribe --out` was given")
+    if not any(storage.is_dir(storage.join(out, table)) for layout in LAYOUTS for table in layout.tables):
+        raise UserError(f"{out} holds no transcripts", "give the folder that `transcribe` or `filter` wrote to")
     found: Counter[str] = Counter()
     seen = Checked()
     for item in check(out, _listed(sources)):

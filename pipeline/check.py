@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import commits, run_files, storage
-from pipeline.books import REVIEWS, TRANSCRIPTS
-from pipeline.types import Recording
+from pipeline.books import DECISIONS_LAYOUT, REVIEWS, TRANSCRIPTS
+from pipeline.types import KEPT, Recording
 from schemas import opinions, reviews
+from schemas.decisions import DECISIONS
 from schemas.recordings import RECORDINGS
 from schemas.segments import SEGMENTS
 from schemas.speakers import SPEAKERS
@@ -32,8 +33,9 @@ SCHEMAS = {
     "recordings": RECORDINGS,
     "opinions": opinions.OPINIONS,
     "reviews": reviews.REVIEWS,
+    "decisions": DECISIONS,
 }
-LAYOUTS = (TRANSCRIPTS.layout, REVIEWS.layout)
+LAYOUTS = (TRANSCRIPTS.layout, REVIEWS.layout, DECISIONS_LAYOUT)
 STATUSES = ("ok", "partial", "failed")
 SLACK_S = 0.001  # times are rounded when samples become seconds
 
@@ -50,6 +52,7 @@ KINDS = {
     "orphan": "segments, words, speakers or opinions of what has no row beside them",
     "count": "a number of segments or opinions that is not the one that the recording's row tells",
     "index": "numbers of segments or words that do not run 0, 1, 2, ..., or of opinions that do not rise",
+    "reason": "a decision that its reason contradicts",
     "time": "times that run backwards, or lie outside of the recording",
     "run": "a row of a run that has left no file",
     "outdated": "opinions on a transcript that was made anew since; `transcribe --second-opinion` asks again",
@@ -71,12 +74,10 @@ class Finding:
 class Checked:
     """What was seen."""
 
-    counts: Counter[str] = field(
-        default_factory=lambda: Counter(parts=0, **dict.fromkeys(TRANSCRIPTS.layout.tables, 0))
-    )
-    rows: list[pa.Table] = field(default_factory=list)  # recording_id, version, part of each row
+    counts: Counter[str] = field(default_factory=lambda: Counter(parts=0))
+    rows: list[pa.Table] = field(default_factory=list)  # recording_id, version, part of each recording or decision
     reviews: list[pd.DataFrame] = field(default_factory=list)  # of each row: recording_id, transcript, last opinion
-    hashes: dict[str, set[str]] = field(default_factory=lambda: {"recordings": set(), "reviews": set()})
+    hashes: dict[str, set[str]] = field(default_factory=lambda: {layout.ledger: set() for layout in LAYOUTS})
     runs: set[str] = field(default_factory=set)
 
 
@@ -84,11 +85,10 @@ def check(out: str, sources: Iterable[Recording] = ()) -> Iterator[Finding | Che
     """Yield what is wrong with the output, and last what was seen. `sources` are what should have rows."""
     seen = Checked()
     yield from _files(out)
-    for name in _parts(out, "recordings"):
-        seen.counts["parts"] += 1
-        yield from _part(out, name, seen)
-    for name in _parts(out, "reviews"):
-        yield from _reviews(out, name, seen)
+    for layout, one in zip(LAYOUTS, (_part, _reviews, _decisions), strict=True):
+        for name in _parts(out, layout.ledger):
+            seen.counts.update({"parts": 1, **dict.fromkeys(layout.tables, 0)})
+            yield from one(out, name, seen)
     yield from _together(out, seen)
     yield from _outdated(out, seen)
     yield from _against(sources, seen)
@@ -128,8 +128,7 @@ def _part(out: str, name: str, seen: Checked) -> Iterator[Finding]:
     if frames is None:
         return
     recordings, segments, words = frames["recordings"], frames["segments"], frames["words"]
-    ids = pa.Table.from_pandas(recordings[["recording_id", "version"]], preserve_index=False)
-    seen.rows.append(ids.append_column("part", pa.repeat(pa.scalar(name), len(recordings))))
+    _note(recordings, name, seen)
     yield from _ledger("recordings", name, recordings, seen)
     yield from _recordings(name, recordings)
     yield from _segments(name, recordings, segments)
@@ -155,6 +154,23 @@ def _reviews(out: str, name: str, seen: Checked) -> Iterator[Finding]:
         yield Finding("count", where, f"{id_} has not as many opinions as its row tells")
     for id_ in opinions.loc[groups.diff() <= 0, "recording_id"].unique():
         yield Finding("index", where, f"the opinions on {id_} are not in the order of its segments, each once")
+
+
+def _decisions(out: str, name: str, seen: Checked) -> Iterator[Finding]:
+    """Yield what is wrong inside of a part of decisions."""
+    frames = yield from _frames(out, name, DECISIONS_LAYOUT.tables, seen)
+    if frames is None:
+        return
+    decisions = frames["decisions"]
+    _note(decisions, name, seen)
+    yield from _ledger("decisions", name, decisions, seen)
+    for row in decisions[decisions["keep"] != (decisions["reason"] == KEPT)].itertuples():
+        yield Finding("reason", f"decisions/{name}", f"keep is {row.keep} for {row.recording_id}: {row.reason}")
+
+
+def _note(rows: pd.DataFrame, name: str, seen: Checked) -> None:
+    ids = pa.Table.from_pandas(rows[["recording_id", "version"]], preserve_index=False)
+    seen.rows.append(ids.append_column("part", pa.repeat(pa.scalar(name), len(rows))))
 
 
 def _frames(
@@ -277,7 +293,8 @@ def _together(out: str, seen: Checked) -> Iterator[Finding]:
     if seen.rows:
         counts = pc.value_counts(pa.concat_tables(seen.rows)["recording_id"])
         for id_ in counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1)).to_pylist():
-            yield Finding("double", "recordings", f"{id_['values']} has {id_['counts']} rows")
+            where = " and ".join(table for table in ("recordings", "decisions") if seen.hashes[table])
+            yield Finding("double", where, f"{id_['values']} has {id_['counts']} rows")
 
 
 def _outdated(out: str, seen: Checked) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -21,7 +22,7 @@ from pipeline import datasets, pieces, storage
 from pipeline.errors import OpenError, UserError
 from pipeline.feeds import FEEDS, is_feed, read_feed
 from pipeline.manifests import MANIFESTS, Line, as_json, read_manifest
-from pipeline.recordings import Recordings
+from pipeline.recordings import Index, Recordings
 from pipeline.storage import Entry
 from pipeline.tars import TAR, Tar
 from pipeline.types import Recording
@@ -37,6 +38,7 @@ _MAGIC = re.compile(r"[*?[]")
 _TOGETHER = 4096  # lines of a manifest that are looked at, and recordings that are held as objects
 _LOOKERS = 32  # at a time: a store answers each in tens of milliseconds
 _FOOTER = 64 << 10  # bytes that are asked for at once of a Parquet file whose columns are looked at
+_OPENED = 16  # files whose pieces are known at a time, where a manifest names them one by one
 _AHEAD = 64  # tars that are listed before the first one's members are taken
 
 
@@ -88,6 +90,7 @@ class _Collection:
         self._tars: deque[Future[_Contents]] = deque()
         self._found: list[Recordings] = []
         self._recent: list[Recording] = []
+        self._opened: dict[str, tuple[Recordings, Index]] = {}  # files that lines of manifests name pieces of
         self.notes: list[str] = []
         self.passed_over = 0
         self.named = 0  # recordings, doubles too
@@ -155,9 +158,7 @@ class _Collection:
             entry = storage.stat(base)
         except OpenError as error:
             raise UserError(f"cannot read {storage.redacted(base)}: {error}", "check the name") from error
-        column = None if entry.uri.lower().endswith(TAR) else _audio_column(entry)
-        listed: Iterable[Recording] = _rows(entry, column) if column else _contents(entry).recordings
-        for recording in listed:
+        for recording in _pieces(entry):
             if recording.uri == wanted:
                 self._add(recording)
 
@@ -204,7 +205,22 @@ class _Collection:
         while batch := list(islice(lines, _TOGETHER)):
             entries = self._pool.map(lambda line: _look(uri, folder, line), batch)
             for line, entry in zip(batch, entries, strict=True):
-                self._add(_piece_of_line(entry, line) if line.inside else _recording(entry, line))
+                self._add(self._named_by(line, entry, folder))
+
+    def _named_by(self, line: Line, entry: Entry, folder: str) -> Recording:
+        """Return what a line names: a file, or a piece of one, which is looked for where the line does not tell."""
+        if line.inside:
+            return _piece_of_line(entry, line)
+        base, piece = storage.split_piece(line.uri)
+        if entry.size is None and piece:
+            if base not in self._opened:
+                if len(self._opened) == _OPENED:
+                    del self._opened[next(iter(self._opened))]
+                self._opened[base] = _indexed(_stat(storage.against(folder, base)))
+            found, index = self._opened[base]
+            if (place := index.get(recording_id(entry.uri))) is not None:
+                return _as_asked(found[place], line)
+        return _recording(entry, line)
 
     def _add(self, recording: Recording) -> None:
         self.named += 1
@@ -225,6 +241,21 @@ class _Contents:
     recordings: Recordings
     passed_over: int
     notes: list[str] = field(default_factory=list)
+
+
+def _pieces(entry: Entry) -> Iterable[Recording]:
+    """List what lies in a file: the rows of a table, the members of a tar."""
+    column = None if entry.uri.lower().endswith(TAR) else _audio_column(entry)
+    return _rows(entry, column) if column else _contents(entry).recordings
+
+
+def _indexed(entry: Entry) -> tuple[Recordings, Index]:
+    """List what lies in a file, to be found by its id; nothing where it is not there, or has no pieces."""
+    found = Recordings.of([])
+    if entry.size is not None and entry.uri.lower().endswith((TAR, ".parquet")):
+        with suppress(UserError):  # the line's own row tells that the piece was not found
+            found = Recordings.of(_pieces(entry)).unique()
+    return found, Index(found.table["id"])
 
 
 def _contents(entry: Entry) -> _Contents:
@@ -289,6 +320,19 @@ def _piece_of_line(entry: Entry, line: Line) -> Recording:
     made = _recording(replace(entry, uri=uri), line)
     size = pieces.size(line.inside)
     return replace(made, size=size, address=entry.location, inside=line.inside)
+
+
+def _as_asked(piece: Recording, line: Line) -> Recording:
+    """Return a piece that was found in a file as the line of a manifest wants it."""
+    return replace(
+        piece,
+        id=recording_id(piece.uri, line.start, line.end),
+        language=line.language,
+        initial_prompt=line.initial_prompt,
+        metadata=piece.metadata if line.metadata == "{}" else line.metadata,
+        start=line.start,
+        end=line.end,
+    )
 
 
 def _recording(entry: Entry, line: Line | None = None) -> Recording:

@@ -13,12 +13,15 @@ import pytest
 from click.testing import CliRunner
 from outputs import finished, write_output, write_part
 
+from jobs import main
 from jobs.check import command
 from pipeline.check import KINDS, Checked, Finding, check
+from pipeline.sources import resolve
 from pipeline.types import Recording
 from schemas.speakers import SPEAKERS
 from schemas.words import WORDS
 
+EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
 FIRST, SECOND = "part-0001.parquet", "part-0002.parquet"
 RUN = {"run_id": "run1", "config_hash": "c0ffee", "config": {}}
 
@@ -139,7 +142,7 @@ def test_recordings_of_the_sources_must_have_a_row_of_their_version(out: Path) -
 
 
 def test_every_kind_is_tried() -> None:
-    assert {kind for kind, _ in BREAKS.values()} | {"missing", "changed", "outdated"} == set(KINDS)
+    assert {kind for kind, _ in BREAKS.values()} | {"missing", "changed", "outdated", "reason"} == set(KINDS)
 
 
 def test_command_tells_and_counts_and_its_exit_code_says_so(out: Path) -> None:
@@ -166,3 +169,20 @@ def _halve(path: Path) -> None:
 def _rename(out: Path, old: str, new: str) -> None:
     for table in ("recordings", "segments"):
         (out / table / old).rename(out / table / new)
+
+
+def test_decisions_are_held_to_the_law_too(tmp_path: Path) -> None:
+    out, audio = tmp_path / "out", EXAMPLES / "music.mp3"
+    arguments = ["filter", str(EXAMPLES), "--out", str(out), "--model", "fake", "--runner", "local"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    done = CliRunner().invoke(command, [str(out), "--source", str(EXAMPLES)])
+    assert json.loads(done.stdout) == {"parts": 1, "decisions": 9, "ok": True, "findings": {}}
+    (part,) = (out / "decisions").iterdir()
+    whole = pq.read_table(part)
+    change(part, lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    assert kinds(out) == ["double"]
+    pq.write_table(whole.filter(pc.not_equal(whole["uri"], str(audio))), part)
+    assert kinds(out, *resolve([str(EXAMPLES)]).recordings) == ["missing"]
+    pq.write_table(whole, part)
+    change(part, put("keep", [True] * 9))
+    assert kinds(out) == ["reason"] * 3

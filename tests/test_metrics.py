@@ -204,6 +204,7 @@ def test_job_on_a_cluster_serves_its_work_while_it_runs_and_sums_it_up_in_its_fi
     assert set(served) >= {"ray_bulkscribe_busy_share", "ray_bulkscribe_queue_depth"}
 
 
+@pytest.mark.slow
 def test_metrics_of_this_machine_are_served_at_the_port_that_was_asked_for(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -52,6 +52,7 @@ def examples(*names: str) -> Sequence[Recording]:
     return resolve([str(EXAMPLES / name) for name in names] or [str(EXAMPLES)]).recordings
 
 
+@pytest.mark.slow
 def test_ray_and_in_process_give_equal_tables_with_the_real_model(tmp_path: Path, ray: RayRunner) -> None:
     some = examples("es_centralita.opus", "ru_kommutator.ogg", "music.mp3", "truncated.m4a")
     assert_same_tables(job(tmp_path / "ray", some, ray, "base"), job(tmp_path / "local", some, local, "base"))

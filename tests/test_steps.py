@@ -81,7 +81,7 @@ def test_lines_that_have_ended_stay_as_they_are_until_the_host_looks(search: Sea
     assert choice.source is None or choice.source.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("beam", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_rounded_shapes_and_late_looks_change_no_text(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = WhisperEngine(
         WhisperOptions(dtype="float32", temperatures=(0.0, 0.6), logprob_threshold=-0.2, best_of=2, beam=beam)

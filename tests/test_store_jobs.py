@@ -31,6 +31,7 @@ def counts(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_from_each_store_to_each_store(tmp_path: Path) -> None:
     with ExitStack() as servers:
         for server in (s3_server, gcs_server, azurite):

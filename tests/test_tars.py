@@ -102,6 +102,21 @@ def test_members_of_one_name_are_all_there(tmp_path: Path) -> None:
     assert listing.doubles == 0
 
 
+def test_lines_of_a_manifest_name_members(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(packed(("a b.wav", b"1"), ("a b.wav", b"2"), ("c.wav", b"3")))
+    (tmp_path / "no.tar").write_bytes(b"no tar")
+    lines = ["x.tar#member=a%20b.wav&nth=2,,de", "x.tar#member=c.wav,1.5,", "x.tar#member=d.wav,,", "no.tar#member=e,,"]
+    (tmp_path / "some.csv").write_text("\n".join(["uri,start,language", *lines]), encoding="utf-8")
+    second, stretch, *absent = resolve([str(tmp_path / "some.csv")]).recordings
+    assert (content(second), second.language, second.version) == (b"2", "de", stretch.version)
+    assert (content(stretch), stretch.start) == (b"3", 24_000)
+    assert [one.uri for one in resolve([str(tmp_path / "x.tar")]).recordings][1:] == [second.uri, stretch.uri]
+    for one in absent:
+        with pytest.raises(OpenError) as raised:
+            content(one)
+        assert raised.value.kind == "not_found"
+
+
 def test_texts_beside_the_audio_travel(tmp_path: Path) -> None:
     listing = listed(
         tmp_path,

@@ -267,7 +267,7 @@ def assert_end(processes: list[psutil.Process]) -> None:
     [
         pytest.param(signal.SIGINT, 1, ("--runner", "local"), id="model-INT"),
         pytest.param(signal.SIGINT, 6, ("--runner", "ray", "--model", "fake"), id="ray-INT"),
-        pytest.param(signal.SIGTERM, 6, ("--runner", "ray", "--model", "fake"), id="ray-TERM"),
+        pytest.param(signal.SIGTERM, 6, ("--runner", "ray", "--model", "fake"), id="ray-TERM", marks=pytest.mark.slow),
     ],
 )
 def test_interruption_leaves_a_state_to_go_on_from(
