@@ -193,6 +193,9 @@ def listen(driver: subprocess.Popen[str], events: dict[str, Any], kill_at: int |
     """Keep the driver's latest word of each kind; kill it when it has done enough."""
     assert driver.stdout is not None
     for line in driver.stdout:
+        if not line.startswith("{"):  # Ray's own words
+            sys.stderr.write(line)
+            continue
         event = json.loads(line)
         events[event["event"]] = event
         if kill_at is not None and event["event"] == "done" and event["done"] >= kill_at:
