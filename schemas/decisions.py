@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.column import column
+from schemas.column import FAILURE, column
 
 LANGUAGE = pa.struct(
     [pa.field("language", pa.string(), nullable=False), pa.field("probability", pa.float64(), nullable=False)]
@@ -47,12 +47,7 @@ DECISIONS = pa.schema(
             "ok; partial: a part of what was to be looked at did not come; failed: none came.",
             nullable=False,
         ),
-        column("error_stage", pa.string(), "Where it failed: open, decode, worker. Null when ok."),
-        column("error_kind", pa.string(), "A stable word for counting failures. Null when ok."),
-        column("error_message", pa.string(), "The cause in its own words (ffmpeg's, the store's). Null when ok."),
-        column(
-            "retryable", pa.bool_(), "Whether the failure was of passing kind; --retry-failed takes those up again."
-        ),
+        *FAILURE,
         column("container", pa.string(), "ffmpeg's name of the container."),
         column("codec", pa.string(), "ffmpeg's name of the audio codec."),
         column("sample_rate", pa.int32(), "Of the source, before resampling to 16 kHz.", "Hz"),

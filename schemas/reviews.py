@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.column import column
+from schemas.column import FAILURE, column
 
 REVIEWS = pa.schema(
     [
@@ -24,10 +24,7 @@ REVIEWS = pa.schema(
             "ok; partial: some of what was asked about could not be read again; failed: nothing could.",
             nullable=False,
         ),
-        column("error_stage", pa.string(), "Where it failed: open, decode, worker. Null when ok."),
-        column("error_kind", pa.string(), "A stable word for counting failures. Null when ok."),
-        column("error_message", pa.string(), "The cause in its own words. Null when ok."),
-        column("retryable", pa.bool_(), "Whether the failure was of passing kind. Null when ok."),
+        *FAILURE,
         column("doubtful", pa.int32(), "Number of doubtful segments.", nullable=False),
         column(
             "asked",
