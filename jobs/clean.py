@@ -23,8 +23,8 @@ from pipeline.examples import ExampleOptions
 from pipeline.pairs import read_pairs
 from pipeline.readings import AudioOptions
 from pipeline.shards import CARD, Dataset
-from pipeline.tallies import KEPT, Tallies
-from pipeline.types import setting
+from pipeline.tallies import Tallies
+from pipeline.types import KEPT, setting
 from pipeline.verdicts import REASONS, JudgeOptions
 
 FORMATS = ("parquet", "webdataset")

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.card import SIZES
-from pipeline.tallies import KEPT, Tallies
+from pipeline.tallies import Tallies
+from pipeline.types import KEPT
 from pipeline.verdicts import REASONS
 
 EXAMPLE_COLUMNS = ("kept", "reasons", "language", "task", "no_speech", "start", "end")

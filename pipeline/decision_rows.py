@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.decisions import length_s, share
+from pipeline.rows import failure_columns
 from pipeline.types import SAMPLE_RATE, Failure, Look, Media, Outcome, Recording, Span, Survey
 from schemas.decisions import DECISIONS
 
@@ -60,10 +61,7 @@ def _row(one: Survey) -> dict[str, Any]:
         "reason": one.reason,
         "size_bytes": recording.size,
         "status": outcome.status,
-        "error_stage": failure and failure.stage,
-        "error_kind": failure and failure.kind,
-        "error_message": failure and failure.message,
-        "retryable": failure and failure.retryable,
+        **failure_columns(failure),
         "container": media.container,
         "codec": media.codec,
         "sample_rate": media.sample_rate,

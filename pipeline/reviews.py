@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.agreement import agreements
 from pipeline.doubts import Doubt, Question, Stretch
+from pipeline.rows import failure_columns
 from pipeline.types import SAMPLE_RATE, Opinion, Outcome, Review, Segment, Transcript
 from schemas.opinions import OPINIONS
 from schemas.reviews import REVIEWS
@@ -52,10 +53,7 @@ def review_rows(reviews: Iterable[Review], *, part: str, model: str, config_hash
                 "transcript": item.transcript,
                 "part": part,
                 "status": item.outcome.status,
-                "error_stage": failure and failure.stage,
-                "error_kind": failure and failure.kind,
-                "error_message": failure and failure.message,
-                "retryable": failure and failure.retryable,
+                **failure_columns(failure),
                 "doubtful": item.doubtful,
                 "asked": len(item.opinions),
                 "heard_s": item.outcome.duration / SAMPLE_RATE,

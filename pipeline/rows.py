@@ -235,6 +235,16 @@ def read_transcripts(table: pa.Table) -> Iterator[Transcript | Outcome]:
             yield Transcript(**row)
 
 
+def failure_columns(failure: Failure | None) -> dict[str, Any]:
+    """Return the columns of `schemas.column.FAILURE`."""
+    return {
+        "error_stage": failure and failure.stage,
+        "error_kind": failure and failure.kind,
+        "error_message": failure and failure.message,
+        "retryable": failure and failure.retryable,
+    }
+
+
 def recording_rows(finished: Iterable[Finished], *, part: str, model: str, config_hash: str, run_id: str) -> pa.Table:
     """Finished recordings -> rows of `schemas.recordings.RECORDINGS`."""
     rows = []
@@ -250,10 +260,7 @@ def recording_rows(finished: Iterable[Finished], *, part: str, model: str, confi
                 "part": part,
                 "size_bytes": recording.size,
                 "status": outcome.status,
-                "error_stage": failure and failure.stage,
-                "error_kind": failure and failure.kind,
-                "error_message": failure and failure.message,
-                "retryable": failure and failure.retryable,
+                **failure_columns(failure),
                 "container": media.container,
                 "codec": media.codec,
                 "sample_rate": media.sample_rate,

@@ -29,6 +29,7 @@ from pipeline.errors import UserError
 from pipeline.layouts import CLIP_COLUMNS, File, Kind, chosen
 from pipeline.lease import Lease
 from pipeline.readings import Encoded, Reading
+from pipeline.rows import failure_columns
 from pipeline.run_files import config_hash
 from pipeline.thinning import thinned, without
 from schemas.clips import CLIPS
@@ -261,10 +262,7 @@ def _origin(reading: Reading, split: str) -> Row:
         "version": row["version"],
         "split": split,
         "status": reading.status,
-        "error_stage": failure.stage if failure else None,
-        "error_kind": failure.kind if failure else None,
-        "error_message": failure.message if failure else None,
-        "retryable": failure.retryable if failure else None,
+        **failure_columns(failure),
         "sample_rate": reading.rate,
         "clips": len(reading.rows),
         "kept": len(reading.kept),

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.types import KEPT
 from pipeline.verdicts import REASONS, first_reason
 
 Row = dict[str, Any]  # of schemas.pairs
 
-KEPT = "kept"
 UNKNOWN = "unknown"  # language of a pair of which nothing tells it
 _QUALITY = {"errors", "copy", "unaligned", "audio"}  # reasons that leave a pair in the judgement of its source
 _SHOWN = 300  # characters of a sample
