@@ -50,13 +50,24 @@ class JobOptions:
 @contextmanager
 def interruptible(out: str, recordings: int) -> Iterator[None]:
     """Let SIGTERM end the job as Ctrl-C does, and say how to go on after the ledger has committed what is complete."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    came = False
+
+    def end(*_: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # A library that is just being imported makes an ImportError of the interrupt.
+        if not came and not isinstance(error, KeyboardInterrupt):
+            raise
         words = f"what is complete of {recordings} recordings is in {out}; run the same command to go on"
         logs.say("interrupted", words, out=out)
-        raise
+        raise KeyboardInterrupt from error
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import jobs
+from jobs import running
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,21 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     result = call(monkeypatch, ZeroDivisionError())
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_interrupt_that_a_library_hides_is_still_one() -> None:
+    kept = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        with pytest.raises(KeyboardInterrupt), running.interruptible("out", 3):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed") from None
+        with pytest.raises(ZeroDivisionError), running.interruptible("out", 3):
+            raise ZeroDivisionError
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), kept, strict=True):
+            signal.signal(number, handler)
 
 
 def test_interrupted_process_exits_with_130(tmp_path: Path) -> None:
