@@ -6,7 +6,7 @@
 
 Needs torch >= 2.8, numpy, tokenizers and safetensors, nothing else; no hub, no Ray. Shapes have random weights; each
 window is made to end after a number of tokens drawn from a realistic distribution (mean 85, long tail). What is
-counted is the steady state: passages without end, after a time to warm up. The roofline is that of the device's data
+counted is the steady state: windows of passages without end, after a time to warm up. The roofline is that of the device's data
 sheet at 60 % of its arithmetic and 80 % of its bandwidth, for the same mean number of tokens.
 
 --weights names the parts of a CTranslate2 model.bin, in order, with tokenizer.json and config.json beside the first.
@@ -20,13 +20,16 @@ import argparse
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import wave
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +43,9 @@ from pipeline.types import SAMPLE_RATE, Passage, Span, Transcript
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.model import AUDIO_POSITIONS, Dims
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.reels import Window
 from pipeline.whisper.rules import NEVER, History, Rules
+from pipeline.whisper.slots import Slots
 
 WINDOW_S = 30
 WINDOWS = 4  # of a passage
@@ -50,6 +55,14 @@ SHAPES = {
     "turbo": Dims(128, 51_866, 1280, 20, 32, 4),
     "large-v3": Dims(128, 51_866, 1280, 20, 32, 32),
 }
+RUNS: tuple[tuple[str, dict[str, Any], str], ...] = (  # name, options, and the run that it is compared with
+    ("float32", {"dtype": "float32"}, "float32"),
+    ("bfloat16", {"dtype": "bfloat16"}, "float32"),
+    ("float16", {"dtype": "float16"}, "float32"),
+    ("float16, few slots", {"dtype": "float16", "slots": 5}, "float16"),
+    ("float16, word times", {"dtype": "float16", "words": True}, "float16"),
+    ("float16, beam 5", {"dtype": "float16", "beam": 5}, "float16"),
+)
 # Data sheets: dense half-precision FLOP/s and bytes/s.
 DEVICES = {"H100 PCIe": (756e12, 2.0e12), "H100": (989e12, 3.35e12), "H200": (989e12, 4.8e12), "A100": (312e12, 2.0e12)}
 
@@ -84,6 +97,17 @@ def describe(device: str) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
+class Counting(WhisperEngine):
+    """The engine, which counts the windows whose text stands."""
+
+    windows = 0
+
+    def _ended(self, slots: Slots[Window]) -> Iterator[tuple[Window, bool]]:
+        for window, stands in super()._ended(slots):
+            self.windows += stands
+            yield window, stands
+
+
 class Forced(Rules):
     """The engine's rules, all of them, and then a token of ours: a row ends after a number of tokens of its own.
 
@@ -111,15 +135,16 @@ class Forced(Rules):
 def speed(shape: str, options: WhisperOptions, seconds: float, mean: float) -> None:
     """Print how fast the engine works through passages without end."""
     began = time.monotonic()
-    engine = WhisperEngine(options)
+    engine = Counting(options)
     rules = Forced(engine.rules, mean, engine.device)
     engine.rules = rules
     stream = engine.transcribe(noise())
     loaded = time.monotonic()
     passages(stream, seconds / 3, least=engine.slots)
-    warm = time.monotonic()
-    windows = WINDOWS * passages(stream, seconds)
-    rate = windows / (time.monotonic() - warm)
+    warm, before = time.monotonic(), engine.windows
+    passages(stream, seconds)
+    rate = (engine.windows - before) / (time.monotonic() - warm)
+    state = card() if engine.device.type == "cuda" else ""
     print(  # noqa: T201
         f"{shape}, {options.dtype}, {engine.slots} slots, {float(rules.lengths.float().mean()):.1f} tokens a window:"
         f" {rate:.1f} windows/s, {rate * WINDOW_S:,.0f} x real time"
@@ -131,9 +156,20 @@ def speed(shape: str, options: WhisperOptions, seconds: float, mean: float) -> N
         best = roofline(SHAPES[shape], float(rules.lengths.float().mean()), engine.slots, *DEVICES[peaks])
         print(  # noqa: T201
             f"  {100 * rate / best:.0f} % of {best:.0f} windows/s, the roofline of {peaks};"
-            f" kernels run {100 * busy:.0f} % of the time; {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most"
+            f" kernels run {100 * busy:.0f} % of the time; {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most;"
+            f" the card at the end: {state}"
         )
         torch.cuda.reset_peak_memory_stats()
+
+
+def card() -> str:
+    """Return what the driver's tool says of the card at work: a hot one slows down to a third."""
+    fields = "clocks.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not known"
 
 
 def noise() -> Iterator[Passage]:
@@ -197,24 +233,26 @@ def join(parts: Sequence[Path], directory: Path) -> Path:
 
 
 def accuracy(model: Path, folder: Path, device: str) -> None:
-    """Print word errors and speed in each number format, and what the half ones change."""
+    """Print word errors and speed in each number format, and what the half ones and other batch mates change."""
     entries = [json.loads(line) for line in (folder / "manifest.jsonl").open(encoding="utf-8")]
     recordings = {entry["uri"]: read(folder / entry["uri"]) for entry in entries}
     languages = {entry["uri"]: entry["language"] for entry in entries}
     said = {entry["uri"]: normalised(entry["text"]) for entry in entries if entry["text"]}
     audio_s = sum(map(len, recordings.values())) / SAMPLE_RATE
-    exact: dict[str, list[str]] = {}
-    for dtype in ("float32", "bfloat16", "float16"):
-        engine = WhisperEngine(WhisperOptions(model=str(model), device=device, dtype=dtype))
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, changes, against in RUNS:
+        engine = WhisperEngine(replace(WhisperOptions(model=str(model), device=device), **changes))
         feed = [Passage(uri, 0, 0, pcm, (Span(0, len(pcm)),), languages[uri]) for uri, pcm in recordings.items()]
-        began = time.monotonic()
-        heard = {one.recording_id: one for one in engine.transcribe(feed) if one is not None}
-        seconds = time.monotonic() - began
-        words = {uri: normalised(" ".join(s.text for s in one.segments)) for uri, one in heard.items()}
-        exact = exact or words
+        for turn in ("first", "warm"):
+            began = time.monotonic()
+            heard = {one.recording_id: one for one in engine.transcribe(iter(feed)) if one is not None}
+            print(f"  {turn}: {audio_s / (time.monotonic() - began):,.0f} x real time")  # noqa: T201
+        words = found[name] = {uri: normalised(" ".join(s.text for s in one.segments)) for uri, one in heard.items()}
+        other = found[against]
+        same = sum(words[uri] == other[uri] for uri in words) / len(words)
         print(  # noqa: T201
-            f"{dtype}: word errors {errors(said, words):.2f} %, against float32 {errors(exact, words):.2f} %;"
-            f" {audio_s / seconds:,.0f} x real time, warming up included, over {audio_s / 60:.1f} min"
+            f"{name}: word errors {errors(said, words):.2f} %; against {against} {errors(other, words):.2f} %,"
+            f" and {100 * same:.0f} % of {len(words)} texts are the same; {audio_s / 60:.1f} min"
         )
 
 

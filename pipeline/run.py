@@ -391,7 +391,7 @@ LEAST_BLOCKS = 32  # of a job's recordings, so that all CPUs decode at a small j
 PORTION, MOST_BLOCKS = 5_000, 50_000
 CALLS = 8  # blocks that one actor's engine draws from at once: it never drains between two
 GROW_AT = 1.25  # times CALLS: with so many blocks at each actor the pool grows; Ray's 1.75 takes hours of audio
-GPU_BATCH = 8  # passages
+GPU_BATCH = 24  # passages of a call: with CALLS of them all slots of a GPU and those encoded ahead have one each
 
 
 KV = "bulkscribe"  # where workers' reports stand in the cluster's key-value store, as RUN/STAGE/WORKER

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -56,18 +57,24 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-def test_interrupt_that_a_library_hides_is_still_one() -> None:
-    kept = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+def interrupted_import() -> None:
+    """What a library in C makes of an interrupt while it is being imported."""
     try:
-        with pytest.raises(KeyboardInterrupt), running.interruptible("out", 3):
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            except KeyboardInterrupt:
-                raise ImportError("initialization failed") from None
-        with pytest.raises(ZeroDivisionError), running.interruptible("out", 3):
-            raise ZeroDivisionError
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed") from None
+
+
+@pytest.mark.parametrize(
+    ("work", "end"), [(interrupted_import, KeyboardInterrupt), (lambda: 1 // 0, ZeroDivisionError)]
+)
+def test_interrupt_that_a_library_hides_is_still_one(work: Callable[[], object], end: type[BaseException]) -> None:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(end), running.interruptible("out", 3):
+            work()
     finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGINT), kept, strict=True):
+        for number, handler in kept.items():
             signal.signal(number, handler)
 
 

@@ -6,13 +6,19 @@ for a value. What the rounded shapes compute is held on the CPU, with the real m
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
 
+from pipeline.whisper import encoding, evidence, slots
 from pipeline.whisper import engine as engines
+from pipeline.whisper.device import Arriving
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.locate import locate
 from pipeline.whisper.model import Dims, Whisper
@@ -20,7 +26,7 @@ from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.rules import Rules
 from pipeline.whisper.search import Beam, Draw, Greedy, Lines, Sampling, Search
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Slots
-from pipeline.whisper.steps import REACHES, STRIDE, Shape, Steps
+from pipeline.whisper.steps import REACHES, Shape, Steps
 from pipeline.whisper.tokens import Tokens
 
 ELSEWHERE = torch.device("meta")  # tensors without contents
@@ -32,7 +38,7 @@ class Unrecorded(Steps):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
-        self.graphs, self.stride = True, STRIDE
+        self.graphs, self.stride = True, 4
         self.shapes: list[Shape] = []
         steps.append(self)
 
@@ -42,6 +48,19 @@ class Unrecorded(Steps):
 
 
 steps: list[Unrecorded] = []
+
+
+class Late(Arriving):
+    """Numbers that are not there at first, as they were when they were asked for: as a GPU's come."""
+
+    def __init__(self, data: torch.Tensor) -> None:
+        super().__init__(data.clone())
+        self._asked = 0
+
+    @property
+    def there(self) -> bool:
+        self._asked += 1
+        return self._asked > 2
 
 
 def searches(eot: int) -> dict[str, Search]:
@@ -68,6 +87,12 @@ def test_a_step_asks_the_device_nothing(name: str, timestamps: bool) -> None:
         rules.new_history(1, ELSEWHERE).last_is_time.nonzero()  # what such a question would end in
 
 
+def test_kernel_attends_as_torch_does() -> None:
+    # Without a GPU; Triton is here because openai-whisper needs it.
+    driver, env = Path(__file__).with_name("kernel_driver.py"), os.environ | {"TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, driver], check=True, env=env)
+
+
 @pytest.mark.parametrize(
     "search", [Greedy(9), Sampling(2, 2, 9, 8, torch.device("cpu")), Beam(2, 0.5, 2, 9, 8, torch.device("cpu"))]
 )
@@ -89,6 +114,8 @@ def test_rounded_shapes_and_late_looks_change_no_text(beam: int, monkeypatch: py
     clips = [clip(passage(name, LANGUAGES[name]), 10) for name in ("en_switchboard.mp3", "it_centralino.flac")]
     expected = answers(plain, *clips)
     monkeypatch.setattr(engines, "Steps", Unrecorded)
+    for module in (slots, encoding, evidence):
+        monkeypatch.setattr(module, "Arriving", Late)
     rounded = answers(with_options(plain, replace(plain.options, slots=6)), *clips)
     assert {name: said(one.segments) for name, one in rounded.items()} == {
         name: said(one.segments) for name, one in expected.items()

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
-from pipeline.whisper.model import CACHE_STEP, Feed, Whisper
+from pipeline.whisper.device import onto
+from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, together
 
 POSITIONS_PER_SECOND = 50  # of the encoder's output
 MEDIAN = 7  # positions of the filter that smooths attention
@@ -63,23 +65,24 @@ def _listen(model: Whisper, windows: Sequence[Spoken]) -> Iterator[tuple[Floats,
         rows = len(one.start) + len(one.text) + 1  # end of text counted
         attention = _attention(model, queries, row, one, rows)[len(one.start) - 1 : -1]
         foretold = raw[:, : one.eot].softmax(1)
-        text = torch.tensor(one.text, device=foretold.device)
+        text = onto(foretold.device, torch.tensor(one.text))
         probabilities = foretold.gather(1, text[:, None])[:, 0]
         yield attention.cpu().double().numpy(), probabilities.cpu().double().numpy()
 
 
+@sdpa_kernel(ANY_SHAPE)
 def _teach(model: Whisper, windows: Sequence[Spoken]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """Feed the texts; return the queries to the audio, [N, H, T, E] a layer, and each text's logits [T, vocabulary]."""
-    device = model.decoder.positions.device
+    device = model.device
     longest = max(len(one.start) + len(one.text) + 1 for one in windows)
     tokens = torch.full((len(windows), longest), windows[0].eot)
     for row, one in enumerate(windows):
         tokens[row, : len(one.start) + len(one.text)] = torch.tensor([*one.start, *one.text])
     positions = torch.arange(longest, device=device).expand(len(windows), -1)
     cache = model.new_cache(len(windows), CACHE_STEP * math.ceil(longest / CACHE_STEP))
-    kv = torch.stack([one.audio for one in windows], 2)  # [L, 2, N, H, A, E]
+    kv = together([one.audio for one in windows])  # [L, 2, N, H, A, E]
     queries: list[Tensor] = []
-    (hidden,) = model.decoder([Feed(tokens.to(device), positions, cache, kv, longest, queries)])  # [N, T, D]
+    (hidden,) = model.decoder([Feed(onto(device, tokens), positions, cache, kv, longest, queries)])  # [N, T, D]
     # The last token of the start foretells the first of the text.
     begins = (len(one.start) - 1 for one in windows)
     before = [row[begin : begin + len(one.text)] for row, one, begin in zip(hidden, windows, begins, strict=True)]

@@ -1,8 +1,13 @@
-"""Where the model runs, and in which number format. Knows torch's devices only."""
+"""Where the model runs, in which number format, and how numbers get there and back. Knows torch's devices only.
+
+A GPU works through a queue. Who asks it for a number waits until the queue is empty, and the GPU then waits until
+there is work again: therefore nothing here waits, and what comes back is read a while later.
+"""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.whisper import precision
@@ -32,6 +37,35 @@ def settle_thread(threads: int, device: torch.device) -> None:
     if device.type == "cpu":
         torch.set_num_threads(threads)  # Ray gives an actor without CPU tokens a single one
         torch.set_flush_denormal(True)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that a GPU has free, with what torch holds of it without using it."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def onto(device: torch.device, data: Tensor) -> Tensor:
+    """Return the host's `data` on `device`, without waiting for what a GPU is at."""
+    return data.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else data.to(device)
+
+
+class Arriving:
+    """A tensor on its way to the host; on a CPU, the tensor itself, whatever becomes of it."""
+
+    def __init__(self, data: Tensor) -> None:
+        self._data = data.to("cpu", non_blocking=data.is_cuda)
+        self._sent = torch.cuda.current_stream(data.device).record_event() if data.is_cuda else None
+
+    @property
+    def there(self) -> bool:
+        return self._sent is None or self._sent.query()
+
+    def read(self) -> Tensor:
+        """Wait for the tensor and return it."""
+        if self._sent is not None:
+            self._sent.synchronize()
+        return self._data
 
 
 def describe_device() -> str:

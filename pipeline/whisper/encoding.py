@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.whisper.device import settle_thread
+from pipeline.whisper.device import Arriving, settle_thread
 from pipeline.whisper.model import Feed, Whisper
 from pipeline.whisper.tokens import Layout
 
 CPU = torch.device("cpu")
+NOTHING = Arriving(torch.empty(0, 0))
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,34 @@ class Encoded:
     """One window's audio."""
 
     audio: Tensor  # cross keys and values [L, 2, H, A, E]
-    languages: list[float]  # posterior; [1.0] for English-only models
-    speech: float  # one less the no-speech probability
+    scores: Arriving  # of its batch: [N, 1 + languages]
+    row: int  # its own in them
+
+    @property
+    def there(self) -> bool:
+        """Whether it can be read without waiting."""
+        return self.scores.there
+
+    @property
+    def speech(self) -> float:
+        """One less the no-speech probability."""
+        return float(self.scores.read()[self.row, 0])
+
+    @property
+    def languages(self) -> list[float]:
+        """The posterior; [1.0] for English-only models."""
+        return self.scores.read()[self.row, 1:].tolist()
 
 
 class Encoders:
-    """Takes windows and encodes them, in `threads` of their own or, with none, in the caller's when `flush` says so."""
+    """Takes windows and encodes them, in `threads` of their own or, with none, in the caller's, when it says so."""
 
     def __init__(self, model: Whisper, layout: Layout, threads: int) -> None:
         self.model, self.layout = model, layout
         self._pending: list[tuple[Tensor, Future[Encoded]]] = []
         self._pool = ThreadPoolExecutor(threads, "encoder", settle_thread, (1, CPU)) if threads else None
+        # Encoding is bound by arithmetic, decoding by reading memory: beside each other they take less time.
+        self._stream = _new_stream(model.device) if model.device.type == "cuda" else None
 
     def submit(self, mel: Tensor) -> Future[Encoded]:
         """Take a window, mel [bands, 3000], or less for the cheap look."""
@@ -44,19 +62,36 @@ class Encoders:
         self._pending.append((mel, future))
         return future
 
-    def flush(self) -> None:
-        """Encode what waits in the caller's thread."""
-        while self._pending:
-            shape = self._pending[0][0].shape
-            same = [one for one in self._pending if one[0].shape == shape]
-            others = [one for one in self._pending if one[0].shape != shape]
-            batch, self._pending = same[: self.model.batch], same[self.model.batch :] + others
-            encoded = self.encode(torch.stack([mel for mel, _ in batch]))
-            for (_, future), one in zip(batch, encoded, strict=True):
-                future.set_result(one)
+    @property
+    def waiting(self) -> int:
+        """Windows that wait for `encode_some`."""
+        return len(self._pending)
+
+    def encode_some(self) -> int:
+        """Encode a batch of what waits, all of one shape, in the caller's thread; return how many those are."""
+        shape = self._pending[0][0].shape
+        same = [one for one in self._pending if one[0].shape == shape]
+        others = [one for one in self._pending if one[0].shape != shape]
+        batch, self._pending = same[: self.model.batch], same[self.model.batch :] + others
+        encoded = self._beside(torch.stack([mel for mel, _ in batch]))
+        for (_, future), one in zip(batch, encoded, strict=True):
+            future.set_result(one)
+        return len(batch)
+
+    def _beside(self, mel: Tensor) -> list[Encoded]:
+        """Encode in the GPU's other queue. What is `there` may be used in the caller's."""
+        if self._stream is None:
+            return self.encode(mel)
+        callers = torch.cuda.current_stream()
+        self._stream.wait_stream(callers)
+        mel.record_stream(self._stream)
+        with torch.cuda.stream(self._stream):
+            encoded = self.encode(mel)
+        encoded[0].audio.record_stream(callers)  # a view: of all of them
+        return encoded
 
     def forget(self) -> None:
-        """Drop what waits for `flush`."""
+        """Drop what waits."""
         self._pending.clear()
 
     @torch.inference_mode()
@@ -68,15 +103,18 @@ class Encoders:
         cache = self.model.new_cache(len(mel), 1)
         (hidden,) = self.model.decoder([Feed(sot, torch.zeros_like(sot), cache, kv, reach=1)])
         logits = self.model.decoder.logits(hidden[:, 0])  # [N, vocabulary]
-        speech = 1 - logits.softmax(1)[:, layout.no_speech]
+        speech = 1 - logits.softmax(1)[:, layout.no_speech, None]
         languages = logits[:, layout.first_language : layout.first_language + layout.languages].softmax(1)
-        posteriors = languages.tolist() if layout.multilingual else [[1.0]] * len(mel)
-        each = zip(kv.unbind(2), posteriors, speech.tolist(), strict=True)
-        return [Encoded(audio, posterior, probability) for audio, posterior, probability in each]
+        scores = Arriving(torch.cat([speech, languages if layout.multilingual else torch.ones_like(speech)], 1))
+        return [Encoded(audio, scores, row) for row, audio in enumerate(kv.unbind(2))]
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def kept(audio: Tensor) -> Future[Encoded]:
     """Return the encoding of a window that has been decoded before, and whose language is settled."""
     future: Future[Encoded] = Future()
-    future.set_result(Encoded(audio, [], 0.0))
+    future.set_result(Encoded(audio, NOTHING, 0))
     return future

@@ -21,9 +21,9 @@ import torch
 from pipeline.types import SAMPLE_RATE, Look, Passage, Transcript
 from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
-from pipeline.whisper.device import resolve, settle_thread
+from pipeline.whisper.device import free_memory, onto, resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
-from pipeline.whisper.evidence import Claim, Weight, silence, weigh
+from pipeline.whisper.evidence import Claim, silence, weigh
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
@@ -40,7 +40,9 @@ from pipeline.whisper.weights import load
 from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
 LOOK = 16  # steps between two looks at whether lines have become loops
-AHEAD = 2  # windows that are encoded while all slots are taken
+CPU_SLOTS, GPU_SLOTS = 16, 128  # windows that are decoded at once; on a GPU, as far as they fit
+AHEAD = 2  # windows that are encoded while all slots are taken; on a GPU, batches of them
+SHARE = 0.85  # of a GPU's free memory that is planned for
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 
 
@@ -79,14 +81,17 @@ class WhisperEngine:
             max_initial_timestamp=first,
             timestamps=options.timestamps,
         )
-        self.slots = options.slots or (16 if self.device.type == "cpu" else 128)
+        gpu = self.device.type == "cuda"
+        self.share_of_retries = 8 if gpu else 4  # windows of the first lane to one with several candidates
+        self.slots = options.slots or (self._fitting() if gpu else CPU_SLOTS)
+        self.ahead = AHEAD * self.model.batch
 
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
         settle_thread(self.threads, self.device)
         source = iter(passages)
-        lanes = self._lanes()
+        lanes = self._fitting_lanes()
         steps = Steps(self.model, [lane.slots for lane in lanes])
         accepted: list[Window] = []
         more = True
@@ -102,7 +107,7 @@ class WhisperEngine:
             timed = None
             try:
                 self._decode(first, again, steps, accepted)
-                self._weigh(accepted)
+                self._weigh(accepted, first.slots.busy + again.slots.busy)
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
             except torch.OutOfMemoryError:
                 if self.slots == 1:
@@ -113,8 +118,8 @@ class WhisperEngine:
                 lanes = self._with_half_the_slots(windows)
                 steps = Steps(self.model, [lane.slots for lane in lanes])
                 continue
-            accepted = [] if timed else accepted
             for window, words in timed:
+                accepted.remove(window)
                 window.conclude(self.tokens, self.options, words)
                 yield from self._next_window(window.reel, first.waiting)
             yield None
@@ -125,15 +130,36 @@ class WhisperEngine:
         encoding = self.cores if self.device.type == "cpu" else 0
         yield from Screener(self.model, self.tokens, self.device, encoding).screen(passages)
 
-    @staticmethod
-    def _wants(first: Lane, again: Lane) -> bool:
+    def _wants(self, first: Lane, again: Lane) -> bool:
         """Say whether a new passage may come; not while many windows wait for another try, with their encoded audio."""
-        return len(first.waiting) < first.slots.free + AHEAD and len(again.waiting) < again.slots.capacity
+        return len(first.waiting) < first.slots.free + self.ahead and len(again.waiting) < again.slots.capacity
+
+    def _fitting(self) -> int:
+        """Return how many slots this GPU's free memory has room for, beside all that is on its way to and from them."""
+        audio, cache = self.model.bytes_of_audio, self.model.bytes_of_cache
+        one, several = audio + cache, audio + max(self.options.beam, self.options.best_of) * cache
+        slot = (
+            one if self.options.beam == 1 else 2 * several / self.share_of_retries
+        ) + several / self.share_of_retries
+        # Encoded ahead, being encoded, and kept and put together to be weighed.
+        room = SHARE * free_memory(self.device) - (AHEAD + 3) * self.model.batch * audio
+        return max(1, min(GPU_SLOTS, int(room / slot)))
+
+    def _fitting_lanes(self) -> tuple[Lane, Lane]:
+        """Return lanes of as many slots as the memory turns out to have room for."""
+        while True:
+            try:
+                return self._lanes()
+            except torch.OutOfMemoryError:
+                if self.slots == 1:
+                    raise
+            self.slots //= 2
+            torch.cuda.empty_cache()
 
     def _lanes(self) -> tuple[Lane, Lane]:
         """Return the lane of first attempts and the one of further ones, which are sampled."""
         options = self.options
-        few = max(1, self.slots // 4)  # windows with several candidates that are decoded at once
+        few = max(1, self.slots // self.share_of_retries)  # windows with several candidates that are decoded at once
         first = self._lane(2 * few if options.beam > 1 else self.slots, sampling=options.temperatures[0] > 0)
         return first, self._lane(few, sampling=True)
 
@@ -153,7 +179,7 @@ class WhisperEngine:
         self.slots //= 2
         torch.cuda.empty_cache()
         self.encoders.forget()
-        lanes = self._lanes()
+        lanes = self._fitting_lanes()
         for lane, mine in zip(lanes, windows, strict=True):
             for window in mine:
                 window.encoding = self.encoders.submit(window.mel)
@@ -161,7 +187,7 @@ class WhisperEngine:
         return lanes
 
     def _reel(self, passage: Passage) -> Reel:
-        pcm = torch.from_numpy(passage.pcm.copy()).to(self.device)
+        pcm = onto(self.device, torch.from_numpy(passage.pcm.copy()))
         mel = audio.log_mel(pcm, self.model.dims.mel_bands)
         codes = self.tokens.language_codes if self.tokens.layout.multilingual else ("en",)
         language = passage.language
@@ -185,9 +211,11 @@ class WhisperEngine:
 
     def _decode(self, first: Lane, again: Lane, steps: Steps, accepted: list[Window]) -> None:
         """Go on in both lanes; windows whose result stands join `accepted`."""
-        self._encode(first.waiting, first.slots.busy + again.slots.busy)
-        self._admit(first)
-        self._admit(again)
+        busy = first.slots.busy + again.slots.busy
+        self._encode(first, busy)
+        for lane in (first, again):
+            self._admit(lane, at_once=not busy)
+            lane.slots.look()
         steps.take()
         for lane in (first, again):
             if steps.count % LOOK == 0 and not self.options.reference:
@@ -198,19 +226,28 @@ class WhisperEngine:
     def _hopeless(self, tokens: list[int], room: int) -> bool:
         return hopeless(self.tokens.decode(tokens).strip(), len(tokens), room, self.options.compression_ratio_threshold)
 
-    def _encode(self, new: deque[Window], busy: int) -> None:
-        """Wait until no more windows are being encoded than decoded: a step costs much the same for one or for ten."""
-        self.encoders.flush()
-        coming = [window.encoding for window in new if window.encoding and not window.encoding.done()]
-        ready = busy + len(new) - len(coming)
-        if len(coming) > ready:
-            wait(coming[: (len(coming) - ready + 1) // 2])
+    def _encode(self, lane: Lane, busy: int) -> None:
+        """Let new windows be encoded.
 
-    def _admit(self, lane: Lane) -> None:
-        """Give the lane what is encoded and fits, the oldest first."""
+        On a GPU here, in whole batches unless slots would stand idle. On a CPU, whose threads do it beside, wait until
+        no more windows are being encoded than decoded: a step costs much the same for one or for ten.
+        """
+        coming = [window.encoding for window in lane.waiting if window.encoding and not window.encoding.done()]
+        encoded, batch = len(lane.waiting) - len(coming), self.model.batch
+        while (left := self.encoders.waiting) and encoded < self.ahead and (left >= batch or encoded < lane.slots.free):
+            encoded += self.encoders.encode_some()
+        if self.device.type == "cpu" and len(coming) > busy + encoded:
+            wait(coming[: (len(coming) - busy - encoded + 1) // 2])
+
+    def _admit(self, lane: Lane, *, at_once: bool) -> None:
+        """Give the lane what is encoded and fits, the oldest first; `at_once` also what must be waited for."""
         waiting = lane.waiting
         orders: list[Order[Window]] = []
         while waiting and (encoding := waiting[0].encoding) and encoding.done() and len(orders) < lane.slots.free:
+            if at_once:
+                encoding.result().scores.read()
+            elif not encoding.result().there:
+                break
             orders.append(self._order(waiting.popleft(), encoding.result(), lane.slots.width))
         if orders:
             lane.slots.admit(orders)
@@ -219,23 +256,28 @@ class WhisperEngine:
         """Free the slots that have ended; yield their windows, and whether their result stands."""
         for slot in slots.ended():
             window = slots.jobs[slot]
+            audio = kept(slots.audio(slot))  # first, since it may be too much for the memory
             best = likeliest(slots.candidates(slot), self.options.length_penalty)
             stands = window.judge(best, slots.no_speech_prob(slot), self.tokens, self.options)
             if not stands or (window.says and (self.options.words or self.options.evidence)):
-                window.encoding = kept(slots.audio(slot))
+                window.encoding = audio
             slots.release(slot)
             yield window, stands
 
-    def _weigh(self, accepted: list[Window]) -> None:
-        """Weigh the texts that stand against silence, where that is not done yet."""
-        claims = (
-            [window for window in accepted if not window.weights and window.text(self.tokens)]
-            if self.options.evidence
-            else []
-        )
+    def _weigh(self, accepted: list[Window], busy: int) -> None:
+        """Weigh the texts that stand against silence, where that is not done yet.
+
+        A few are gathered, as long as many others are being decoded and a pass can serve several.
+        """
+        claims = [window for window in accepted if self._unweighed(window)]
+        if len(claims) < min(self.model.batch, busy // 16):
+            return
         found = weigh(self.model, [self._claim(window) for window in claims], self.silence)
-        for window, (heard, quiet) in zip(claims, found, strict=True):
-            window.weights = [Weight(*pair) for pair in zip(heard.tolist(), quiet.tolist(), strict=True)]
+        for window, weighed in zip(claims, found, strict=True):
+            window.weighed = weighed
+
+    def _unweighed(self, window: Window) -> bool:
+        return self.options.evidence and not window.weighed and bool(window.text(self.tokens))
 
     def _claim(self, window: Window) -> Claim:
         # Without context: a text that only goes on with what was said before has no evidence of its own.
@@ -248,17 +290,22 @@ class WhisperEngine:
 
         For these a few windows are gathered, as long as more others are being decoded: one pass serves them all.
         """
+        ready = [window for window in accepted if not busy or self._settled(window)]
         if not self.options.words:
-            return [(window, UNTIMED) for window in accepted]
-        if len(accepted) < busy // 4:
+            return [(window, UNTIMED) for window in ready]
+        if len(ready) < busy // 4:
             return []
-        texts = {i: text for i, window in enumerate(accepted) if (text := window.text(self.tokens))}
-        aligned = align(self.model, [self._spoken(accepted[i], text) for i, text in texts.items()]) if texts else []
+        texts = {i: text for i, window in enumerate(ready) if (text := window.text(self.tokens))}
+        aligned = align(self.model, [self._spoken(ready[i], text) for i, text in texts.items()]) if texts else []
         timed = {
-            i: timings(split(self.tokens, text, accepted[i].language), alignment)
+            i: timings(split(self.tokens, text, ready[i].language), alignment)
             for (i, text), alignment in zip(texts.items(), aligned, strict=True)
         }
-        return [(window, timed.get(i, UNTIMED)) for i, window in enumerate(accepted)]
+        return [(window, timed.get(i, UNTIMED)) for i, window in enumerate(ready)]
+
+    def _settled(self, window: Window) -> bool:
+        """Say whether what a window's text weighs is known, if that is asked for."""
+        return window.weighed.there if window.weighed else not self._unweighed(window)
 
     def _spoken(self, window: Window, text: list[int]) -> Spoken:
         assert window.encoding is not None

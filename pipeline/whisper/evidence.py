@@ -8,15 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
+from pipeline.whisper.device import Arriving, onto
 from pipeline.whisper.mel import WINDOW_FRAMES, log_mel
-from pipeline.whisper.model import CACHE_STEP, Feed, Whisper
+from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, together
 
-ROWS = 32  # tokens whose logits are made at a time: they fit a CPU's cache, 7 MB of float32
+# Tokens whose logits are made at a time. 32 fit a CPU's cache, 7 MB of float32; a GPU wants few and large kernels.
+CPU_ROWS, GPU_ROWS = 32, 2048
 
 
 class Weight(NamedTuple):
@@ -53,17 +57,34 @@ class Claim:
     audio: Tensor  # cross keys and values [L, 2, H, A, E]
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """A claim's weights, which may still be on their way from the device."""
+
+    logprobs: Arriving  # of all text tokens of the batch: float32 [2, M], nats
+    mine: slice
+
+    @property
+    def there(self) -> bool:
+        """Whether they can be read without waiting."""
+        return self.logprobs.there
+
+    def read(self) -> list[Weight]:
+        """Return the weight of each text token."""
+        return [Weight(*pair) for pair in self.logprobs.read()[:, self.mine].T.tolist()]
+
+
 @torch.inference_mode()
 def silence(model: Whisper) -> Tensor:
     """Return the cross keys and values of 30 s of zero samples: [L, 2, 1, H, A, E]."""
-    device = model.decoder.positions.device
+    device = model.device
     mel = log_mel(torch.zeros(1, dtype=torch.int16, device=device), model.dims.mel_bands)[:, :WINDOW_FRAMES]
     return model.decoder.audio(model.encoder(mel[None].to(model.dtype)))
 
 
 @torch.inference_mode()
-def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor]:
-    """Return for each claim log p(token | audio) and log p(token | silence) of its text tokens: float32 [2, T], nats.
+def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weighed]:
+    """Weigh the text tokens of each claim: log p(token | audio) and log p(token | silence).
 
     Both from raw logits over the whole vocabulary, with the same prompt and the same tokens before each.
     """
@@ -71,35 +92,44 @@ def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor
     return [found for batch in batches for found in _weigh(model, batch, quiet)]
 
 
-def _weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Tensor]:
-    device = model.decoder.positions.device
+@sdpa_kernel(ANY_SHAPE)
+def _weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weighed]:
+    device = model.device
     longest = max(len(one.prompt) + len(one.tokens) - 1 for one in claims)
     fed = torch.zeros((len(claims), longest), dtype=torch.int64)
     for row, one in enumerate(claims):
         inputs = (one.prompt + one.tokens)[:-1]
         fed[row, : len(inputs)] = torch.tensor(inputs)
-    fed = fed.to(device)
+    fed = onto(device, fed)
     positions = torch.arange(longest, device=device).expand(len(claims), -1)
-    heard = torch.stack([one.audio for one in claims], 2) if len(claims) > 1 else claims[0].audio[:, :, None]
+    heard = together([one.audio for one in claims])
     feeds = [
         Feed(fed, positions, _cache(model, len(claims), longest), audio, longest)
         for audio in (heard, quiet.expand(-1, -1, len(claims), -1, -1, -1))
     ]
     both = torch.stack(model.decoder(feeds))  # [2, N, T', D]
-    return [_logprobs(model, both[:, row], one) for row, one in enumerate(claims)]
+    texts = [[token for token in one.tokens if token < one.eot] for one in claims]
+    places = [row * longest + place for row, one in enumerate(claims) for place in _places(one)]
+    states = both.flatten(1, 2)[:, onto(device, torch.tensor(places))]  # [2, M, D]
+    found = Arriving(_logprobs(model, states, onto(device, torch.tensor(list(chain(*texts))))))
+    ends = list(accumulate(map(len, texts)))
+    return [Weighed(found, slice(end - len(text), end)) for text, end in zip(texts, ends, strict=True)]
 
 
 def _cache(model: Whisper, rows: int, longest: int) -> Tensor:
     return model.new_cache(rows, CACHE_STEP * math.ceil(longest / CACHE_STEP))
 
 
-def _logprobs(model: Whisper, hidden: Tensor, claim: Claim) -> Tensor:
-    """hidden [2, T', D] of all inputs -> the log-probabilities of the claim's text tokens [2, T]."""
+def _places(claim: Claim) -> list[int]:
+    """Return the inputs that foretell the text tokens: each the one before."""
     before = len(claim.prompt) - 1
-    places = [before + at for at, token in enumerate(claim.tokens) if token < claim.eot]
-    states = hidden[:, places]
-    text = torch.tensor([token for token in claim.tokens if token < claim.eot], device=hidden.device)
-    each = zip(torch.split(states.flatten(0, 1), ROWS), torch.split(text.repeat(2), ROWS), strict=True)
+    return [before + at for at, token in enumerate(claim.tokens) if token < claim.eot]
+
+
+def _logprobs(model: Whisper, states: Tensor, text: Tensor) -> Tensor:
+    """states [2, M, D] that foretell the tokens `text` [M] -> their log-probabilities [2, M]."""
+    rows = GPU_ROWS if states.is_cuda else CPU_ROWS
+    each = zip(torch.split(states.flatten(0, 1), rows), torch.split(text.repeat(2), rows), strict=True)
     return torch.cat([_of(model.decoder.logits(some), tokens) for some, tokens in each]).view(2, -1)
 
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
+
+from pipeline.whisper import kernels
 
 AUDIO_POSITIONS = 1500  # of the encoder: 50 a second
 TEXT_POSITIONS = 448  # of the decoder
@@ -25,6 +28,10 @@ STEADY_ROWS = 16
 CACHE_STEP = 64
 # And whole texts go through one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
+
+# Of what computes attention, cuDNN is the quickest for a shape that recurs, but makes a plan for each new one: 2.4 ms
+# a layer on an H100. Texts and prompts have all shapes.
+ANY_SHAPE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,8 @@ class Feed:
     def remember(self, layer: int, qkv: Tensor, mask: Tensor) -> Tensor:
         """Attend to the text. qkv [R T, 3, H, E] -> [R T, D]."""
         cache = self.cache[layer]
+        if self.tokens.shape[1] == 1 and kernels.usable(qkv.device):
+            return kernels.remember(qkv, self.positions[:, 0], cache)
         q, k, v = torch.unflatten(qkv, 0, self.tokens.shape).unbind(2)  # each [R, T, H, E]
         rows = torch.arange(len(q), device=q.device)[:, None]
         cache[0, rows, :, self.positions] = k.to(cache.dtype)
@@ -179,6 +188,18 @@ class DecoderLayer(nn.Module):
         asked = zip(feeds, torch.split(self.cross.project(x), sizes), strict=True)
         x = x + self.cross.out(_joined([feed.listen(index, q) for feed, q in asked]))
         return x + self.mlp(x)  # type: ignore[no-any-return]
+
+
+def wide(kv: Tensor) -> Tensor:
+    """Return keys and values [..., E] as numbers of 8 bytes, for copying: a slice is copied number by number."""
+    return kv.view(torch.int64)
+
+
+def together(windows: Sequence[Tensor]) -> Tensor:
+    """Return the keys and values of windows, [L, 2, H, A, E] each, as [L, 2, N, H, A, E]."""
+    if len(windows) == 1:
+        return windows[0][:, :, None]
+    return torch.stack([wide(one) for one in windows], 2).view(windows[0].dtype)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -234,7 +255,13 @@ class Decoder(nn.Module):
 
     def audio(self, features: Tensor) -> Tensor:
         """features [N, A, D] -> cross keys and values of all layers [L, 2, N, H, A, E]."""
-        return torch.stack([layer.cross.audio(features) for layer in self.layers])  # type: ignore[operator, union-attr]
+        found: Tensor | None = None
+        for index, layer in enumerate(self.layers):
+            kv = layer.cross.audio(features)  # type: ignore[operator, union-attr]
+            found = kv.new_empty(len(self.layers), *kv.shape) if found is None else found
+            found[index] = kv  # one by one: all layers' at once would take twice the memory
+        assert found is not None
+        return found
 
     def forward(self, feeds: Sequence[Feed]) -> list[Tensor]:
         """Return the hidden states [R, T, D] of the tokens of each feed."""
@@ -261,6 +288,10 @@ class Whisper(nn.Module):
         self.alignment_heads: tuple[tuple[int, int], ...] = ()  # (layer, head): they tell word times
 
     @property
+    def device(self) -> torch.device:
+        return self.decoder.positions.device
+
+    @property
     def dtype(self) -> torch.dtype:
         """Number format of the encoder, and of the keys and values of both attentions."""
         return self.encoder.positions.dtype
@@ -268,16 +299,26 @@ class Whisper(nn.Module):
     @property
     def batch(self) -> int:
         """Windows whose spectrograms or whole texts go through in one pass. A CPU's caches hold one."""
-        return GPU_BATCH if self.decoder.positions.is_cuda else 1
+        return GPU_BATCH if self.device.type == "cuda" else 1
+
+    @property
+    def bytes_of_audio(self) -> int:
+        """The size of a window's cross keys and values."""
+        return self.dims.decoder_layers * 2 * AUDIO_POSITIONS * self.dims.width * self.dtype.itemsize
+
+    @property
+    def bytes_of_cache(self) -> int:
+        """The size of a row's cache."""
+        return self.dims.decoder_layers * 2 * TEXT_POSITIONS * self.dims.width * self.dtype.itemsize
 
     def new_audio(self, windows: int) -> Tensor:
         """Return room for the cross keys and values of `windows` windows: zeros [L, 2, N, H, A, E]."""
         dims = self.dims
         shape = (dims.decoder_layers, 2, windows, dims.heads, AUDIO_POSITIONS, dims.width // dims.heads)
-        return torch.zeros(shape, dtype=self.dtype, device=self.decoder.positions.device)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def new_cache(self, rows: int, positions: int = TEXT_POSITIONS) -> Tensor:
         """Return an empty cache for `rows` rows: zeros [L, 2, R, H, S, E]."""
         dims = self.dims
         shape = (dims.decoder_layers, 2, rows, dims.heads, positions, dims.width // dims.heads)
-        return torch.zeros(shape, dtype=self.dtype, device=self.decoder.positions.device)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)

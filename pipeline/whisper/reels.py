@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.types import SAMPLE_RATE, Attempt, Guess, Passage, Segment, Span, Transcript, Word
 from pipeline.whisper.encoding import Encoded
-from pipeline.whisper.evidence import Sums, Weight, sums
+from pipeline.whisper.evidence import Sums, Weighed, sums
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.mel import FRAMES_PER_SECOND, HOP, WINDOW_FRAMES, window
 from pipeline.whisper.options import WhisperOptions
@@ -93,7 +93,7 @@ class Window:
     languages: tuple[Guess, ...] = ()  # the likeliest
     tries: list[Try] = field(default_factory=list)
     chosen: Try | None = None  # that stands; None for silence
-    weights: list[Weight] = field(default_factory=list)  # of each of its text tokens
+    weighed: Weighed | None = None  # each of its text tokens; None before that, and for silence
 
     @classmethod
     def next(cls, reel: Reel) -> Window:
@@ -151,9 +151,9 @@ class Window:
         keeps_context = options.context == "passage" and self.tries[-1].scores.temperature <= CONTEXT_RESET_TEMPERATURE
         if not keeps_context:
             reel.context = []
-        at = 0
+        at, weights = 0, self.weighed.read() if self.weighed else []
         for piece, bound, mine in zip(done.pieces, bounds, words, strict=True):
-            weighed = sums(self.weights[at : (at := at + bound.tokens)])
+            weighed = sums(weights[at : (at := at + bound.tokens)])
             text = tokens.decode(list(piece.tokens)).strip()
             start, end = self._sample(bound.start), self._sample(bound.end)
             # What starts in the padding behind the audio was not said: as empty as a segment without length.

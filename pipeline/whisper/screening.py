@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.types import Look, Passage
 from pipeline.whisper import mel as audio
+from pipeline.whisper.device import onto
 from pipeline.whisper.encoding import Encoded, Encoders
 from pipeline.whisper.model import Whisper
 from pipeline.whisper.tokens import Tokens
@@ -48,14 +49,15 @@ class Screener:
                 more = passage is not _END
                 if isinstance(passage, Passage):
                     waiting.append((passage, [self._encoders.submit(mel) for mel in self._windows(passage)]))
-            self._encoders.flush()
+            while self._encoders.waiting:
+                self._encoders.encode_some()
             if waiting:
                 yield self._look(*waiting.popleft())
             yield None
 
     def _windows(self, passage: Passage) -> Iterator[Tensor]:
         """Yield the passage in windows of at most 30 s, each padded to whole steps and LEAST: mel [bands, frames]."""
-        pcm = torch.from_numpy(passage.pcm.copy()).to(self._device)
+        pcm = onto(self._device, torch.from_numpy(passage.pcm.copy()))
         mel = audio.log_mel(pcm, self._model.dims.mel_bands)
         frames = max(1, len(pcm) // audio.HOP)
         for start in range(0, frames, audio.WINDOW_FRAMES):

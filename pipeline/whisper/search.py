@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.whisper.device import onto
+
 BLOCK = 64  # logits
 
 
@@ -35,6 +37,9 @@ class Lines:
     count: Tensor  # int64 [R]: tokens so far
     logprob: Tensor  # float32 [R]: sum over the tokens, nats
     done: Tensor  # bool [R]
+
+    def __getitem__(self, rows: slice) -> Lines:
+        return Lines(self.tokens[rows], self.count[rows], self.logprob[rows], self.done[rows])
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,9 @@ class Sampling:
         """See `Search`."""
         rows = slice(first * self.width, (first + len(draws)) * self.width)
         temperatures = torch.tensor([draw.temperature for draw in draws])
-        self._temperature[rows] = temperatures.repeat_interleave(self.width).to(self._temperature.device)
+        self._temperature[rows] = onto(self._temperature.device, temperatures.repeat_interleave(self.width))
         numbers = torch.stack([_uniform(seed, self._longest) for draw in draws for seed in draw.seeds])
-        self._uniform[rows] = numbers.to(self._uniform.device)
+        self._uniform[rows] = onto(self._uniform.device, numbers)
 
     def move(self, source: int, target: int) -> None:
         """See `Search`."""

@@ -14,8 +14,10 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
-from pipeline.whisper.model import CACHE_STEP, TEXT_POSITIONS, Feed, Whisper
+from pipeline.whisper.device import Arriving, onto
+from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, TEXT_POSITIONS, Feed, Whisper, wide
 from pipeline.whisper.rules import Rules
 from pipeline.whisper.search import Candidate, Draw, Lines, Search
 from pipeline.whisper.tokens import Layout
@@ -36,6 +38,29 @@ class Order(Generic[Job]):
     draw: Draw = field(default_factory=Draw)
 
 
+class Sight:
+    """The busy rows as they were when the host last looked: on a CPU as they are, on a GPU some steps ago.
+
+    What has ended by then stays as it is, so that it can be read while the GPU goes on.
+    """
+
+    def __init__(self, lines: Lines, limit: Tensor, no_speech: Tensor) -> None:
+        self._parts = [Arriving(part) for part in (lines.tokens, lines.count, lines.logprob, lines.done)]
+        self._limit, self._no_speech = Arriving(limit), Arriving(no_speech)
+
+    @property
+    def lines(self) -> Lines:
+        return Lines(*(part.read() for part in self._parts))
+
+    @property
+    def limit(self) -> Tensor:
+        return self._limit.read()
+
+    @property
+    def no_speech(self) -> Tensor:
+        return self._no_speech.read()
+
+
 class Slots(Generic[Job]):
     """`capacity` windows in decoding."""
 
@@ -45,7 +70,7 @@ class Slots(Generic[Job]):
         self.capacity, self.width = capacity, search.width
         self.jobs: list[Job] = []  # of the busy slots
         self._fed: list[int] = []  # positions in the caches of the busy slots
-        device = model.decoder.positions.device
+        device = model.device
         rows = capacity * self.width
         self._audio = model.new_audio(capacity)  # [L, 2, N, H, A, E]
         self._cache = model.new_cache(rows)  # [L, 2, R, H, S, E]
@@ -56,6 +81,7 @@ class Slots(Generic[Job]):
         self._done = torch.ones(rows, dtype=torch.bool, device=device)
         self._no_speech = torch.zeros(capacity, device=device)
         self._history = rules.new_history(rows, device)
+        self._sight: Sight  # of the last look
 
     @property
     def free(self) -> int:
@@ -72,22 +98,23 @@ class Slots(Generic[Job]):
         self.jobs += [order.job for order in orders]
         self._fed += [len(order.prompt) for order in orders]
         for slot, order in zip(range(begin, end), orders, strict=True):
-            self._audio[:, :, slot] = order.audio
+            wide(self._audio[:, :, slot]).copy_(wide(order.audio))
         batch = self.model.batch
         read = [self._read_prompts(orders[at : at + batch], begin + at) for at in range(0, len(orders), batch)]
         hidden_last, hidden_sot = (torch.cat(some) for some in zip(*read, strict=True))
         first = self.model.decoder.logits(hidden_sot).softmax(1)  # [n, vocabulary]
         self._no_speech[begin:end] = first[:, self.layout.no_speech]
         lengths = torch.tensor([len(order.prompt) for order in orders]).repeat_interleave(self.width)
-        self._position[rows] = (lengths - 1).to(self._position.device)
-        self._limit[rows] = (TEXT_POSITIONS + 1 - lengths).clamp(max=MAX_NEW_TOKENS).to(self._limit.device)
+        lengths = onto(self._done.device, lengths)
+        self._position[rows] = lengths - 1
+        self._limit[rows] = (TEXT_POSITIONS + 1 - lengths).clamp(max=MAX_NEW_TOKENS)
         self._logprob[rows] = 0
         self._tokens[rows] = self.layout.eot
         self._done[rows] = False
         self._history[rows] = self.rules.new_history(len(orders) * self.width, self._done.device)
         self.search.admit(begin, [order.draw for order in orders])
         logits = self.model.decoder.logits(hidden_last).repeat_interleave(self.width, 0)
-        self._choose(begin, logits)
+        self._choose(begin, logits, max(self._fed[begin:]))
 
     @property
     def reach(self) -> int:
@@ -105,36 +132,43 @@ class Slots(Generic[Job]):
         position = self._position[rows, None].clamp(max=TEXT_POSITIONS - 1)  # rows that are done may stand beyond
         return Feed(newest, position, self._cache[:, :, rows], self._audio[:, :, :count], reach)
 
-    def choose(self, logits: Tensor) -> None:
+    def choose(self, logits: Tensor, reach: int) -> None:
         """Choose the next token of each row of the first slots by its logits [R, vocabulary]."""
-        self._choose(0, logits)
+        self._choose(0, logits, reach)
+
+    def look(self) -> None:
+        """Take the busy rows into sight: `ended`, and what is asked of those that have, tell what is seen now.
+
+        Slots are neither filled nor freed between a look and these, but for those that it has shown to have ended.
+        """
+        rows = slice(0, self.busy * self.width)
+        self._sight = Sight(self._lines(rows), self._limit[rows], self._no_speech[: self.busy])
 
     def give_up(self, hopeless: Callable[[list[int], int], bool]) -> None:
         """End the lines that are `hopeless`, as their tokens so far and the number that may still come tell."""
-        busy = slice(0, self.busy * self.width)
-        counts = self._history.count[busy].tolist()
-        limits, done = self._limit[busy].tolist(), self._done[busy].tolist()
-        for row, tokens in enumerate(self._tokens[busy].tolist()):
+        lines, limits = self._sight.lines, self._sight.limit.tolist()
+        counts, done = lines.count.tolist(), lines.done.tolist()
+        for row, tokens in enumerate(lines.tokens.tolist()):
             count = counts[row]
             if not done[row] and hopeless(tokens[:count], limits[row] - count):
                 self._done[row] = True
 
     def ended(self) -> list[int]:
         """Return the slots whose candidates have all ended, last slot first: the order in which they can be freed."""
-        done = self._done[: self.busy * self.width].view(-1, self.width).all(1)
+        done = self._sight.lines.done.view(-1, self.width).all(1)
         return list(reversed(done.nonzero().flatten().tolist()))
 
     def candidates(self, slot: int) -> list[Candidate]:
         """Return what a slot's window may say."""
-        return self.search.candidates(slot, self._lines(slice(slot * self.width, (slot + 1) * self.width)))
+        return self.search.candidates(slot, self._sight.lines[slot * self.width : (slot + 1) * self.width])
 
     def no_speech_prob(self, slot: int) -> float:
         """Return the probability of the no-speech token where the transcript of a slot's window starts."""
-        return float(self._no_speech[slot])
+        return float(self._sight.no_speech[slot])
 
     def audio(self, slot: int) -> Tensor:
         """Return a copy of the slot's cross keys and values, for another try."""
-        return self._audio[:, :, slot].clone()
+        return wide(self._audio[:, :, slot]).clone().view(self._audio.dtype)
 
     def release(self, slot: int) -> None:
         """Free `slot`; the last busy slot moves into it."""
@@ -144,6 +178,7 @@ class Slots(Generic[Job]):
         self._fed.pop()
         self._done[self.busy * self.width : (self.busy + 1) * self.width] = True
 
+    @sdpa_kernel(ANY_SHAPE)
     def _read_prompts(self, orders: list[Order[Job]], begin: int) -> tuple[Tensor, Tensor]:
         """Fill the caches of the new slots with their prompts; return the hidden states [n, D] of last and SOT."""
         device = self._done.device
@@ -155,21 +190,21 @@ class Slots(Generic[Job]):
         positions = torch.arange(longest, device=device).expand(count, -1)
         cache = self.model.new_cache(count, CACHE_STEP * math.ceil(longest / CACHE_STEP))
         audio = self._audio[:, :, begin : begin + count]
-        (hidden,) = self.model.decoder([Feed(tokens.to(device), positions, cache, audio, longest)])  # [n, P, D]
+        (hidden,) = self.model.decoder([Feed(onto(device, tokens), positions, cache, audio, longest)])  # [n, P, D]
         rows = slice(begin * self.width, (begin + count) * self.width)
         self._cache[:, :, rows, :, :longest] = cache[..., :longest, :].repeat_interleave(self.width, 2)
         each = torch.arange(count, device=device)
-        last = torch.tensor([len(order.prompt) - 1 for order in orders], device=device)
-        sot = torch.tensor([order.sot for order in orders], device=device)
+        last = onto(device, torch.tensor([len(order.prompt) - 1 for order in orders]))
+        sot = onto(device, torch.tensor([order.sot for order in orders]))
         return hidden[each, last], hidden[each, sot]
 
-    def _choose(self, begin: int, logits: Tensor) -> None:
+    def _choose(self, begin: int, logits: Tensor, reach: int) -> None:
         """Choose the next tokens of the rows from slot `begin` on by their logits [R, vocabulary], write them down."""
         rows = slice(begin * self.width, begin * self.width + len(logits))
         history, lines = self._history[rows], self._lines(rows)
         choice = self.search.choose(self.rules.filter(logits, history), lines, begin)
         if choice.source is not None:
-            self._rearrange(rows, choice.source)
+            self._rearrange(rows, choice.source, reach)
         going, count = ~lines.done, history.count
         lines.tokens.scatter_(1, count[:, None], choice.token[:, None])
         lines.logprob.copy_(choice.logprob)
@@ -179,10 +214,14 @@ class Slots(Generic[Job]):
         self._done[rows] = choice.done | (after.count >= self._limit[rows])
         self._history[rows] = after
 
-    def _rearrange(self, rows: slice, source: Tensor) -> None:
-        """Let each of `rows` go on from the row `source` [R], counted from the first of them, of the same slot."""
+    def _rearrange(self, rows: slice, source: Tensor, reach: int) -> None:
+        """Let each of `rows` go on from the row `source` [R], counted from the first of them, of the same slot.
+
+        No row has more than `reach` positions in the cache.
+        """
         if source.device.type != "cpu":  # all of it: to ask what has changed would stop the device
-            self._cache[:, :, rows] = self._cache[:, :, rows][:, :, source]
+            cache = self._cache[:, :, rows, :, :reach]
+            cache.copy_(cache[:, :, source])
             self._tokens[rows] = self._tokens[rows][source]
             self._history[rows] = self._history[rows][source]
             return
@@ -206,8 +245,8 @@ class Slots(Generic[Job]):
         a = slice(source * self.width, (source + 1) * self.width)
         b = slice(target * self.width, (target + 1) * self.width)
         reach = self._fed[source]
-        self._audio[:, :, target] = self._audio[:, :, source]
-        self._cache[:, :, b, :, :reach] = self._cache[:, :, a, :, :reach]
+        wide(self._audio[:, :, target]).copy_(wide(self._audio[:, :, source]))
+        wide(self._cache[:, :, b, :, :reach]).copy_(wide(self._cache[:, :, a, :, :reach]))
         self._no_speech[target] = self._no_speech[source]
         for state in (self._tokens, self._position, self._limit, self._logprob, self._done):
             state[b] = state[a]

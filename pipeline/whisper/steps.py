@@ -15,7 +15,9 @@ from pipeline.whisper.model import TEXT_POSITIONS, Whisper
 from pipeline.whisper.slots import Slots
 
 REACHES = (128, 256, TEXT_POSITIONS)  # positions that the graphs of long and short texts cover
-STRIDE = 4  # steps of a GPU between two looks of the host at which rows have ended
+# Steps of a GPU between two looks of the host at which rows have ended: a few layers are soon done, and the host has
+# much the same to do. Rows that have ended by then went on for nothing.
+LAYERS, MOST = 128, 8
 
 Shape = tuple[tuple[int, int], ...]  # slots and reach of each lane; no slots where it is idle
 
@@ -25,8 +27,8 @@ class Steps:
 
     def __init__(self, model: Whisper, lanes: Sequence[Slots[Any]]) -> None:
         self._model, self._lanes = model, lanes
-        self.graphs = model.decoder.positions.is_cuda
-        self.stride = STRIDE if self.graphs else 1
+        self.graphs = model.device.type == "cuda"
+        self.stride = max(1, min(MOST, LAYERS // model.dims.decoder_layers)) if self.graphs else 1
         self.count = 0
         self._recorded: dict[Shape, torch.cuda.CUDAGraph | None] = {}  # None: met once
 
@@ -56,8 +58,8 @@ class Steps:
         busy = [(slots, *size) for slots, size in zip(self._lanes, shape, strict=True) if size[0]]
         hidden = self._model.decoder([slots.feed(count, reach) for slots, count, reach in busy])
         logits = self._model.decoder.logits(torch.cat([one[:, 0] for one in hidden]))
-        for (slots, _, _), part in zip(busy, torch.split(logits, [len(one) for one in hidden]), strict=True):
-            slots.choose(part)
+        for (slots, _, reach), part in zip(busy, torch.split(logits, [len(one) for one in hidden]), strict=True):
+            slots.choose(part, reach)
 
     def _replay(self, shape: Shape) -> None:
         """Step by a graph. A shape that is met for the first time runs as it is, which warms the libraries up."""
