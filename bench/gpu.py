@@ -5,9 +5,9 @@
     python bench/gpu.py --shape tiny --device cpu --dtype float32 --slots 4 --seconds 5      (tries it out on a CPU)
 
 Needs torch >= 2.8, numpy, tokenizers and safetensors, nothing else; no hub, no Ray. Shapes have random weights; each
-window is made to end after a number of tokens drawn from a realistic distribution (mean 85, long tail). What is
-counted is the steady state: windows of passages without end, after a time to warm up. The roofline is that of the device's data
-sheet at 60 % of its arithmetic and 80 % of its bandwidth, for the same mean number of tokens.
+window is made to end after a number of tokens drawn from a realistic distribution (mean 83, long tail). What is
+counted is the steady state: windows of passages without end, after a time to warm up. The roofline is that of the
+device's data sheet at 60 % of its arithmetic and 80 % of its bandwidth, for the same mean number of tokens.
 
 --weights names the parts of a CTranslate2 model.bin, in order, with tokenizer.json and config.json beside the first.
 --audio is a folder with a manifest.jsonl (uri, text, language) of WAV files, 16-bit mono 16 kHz:
