@@ -16,8 +16,10 @@ import click
 from jobs.options import CommaList, collect, settings, stores
 from pipeline import paragraphs, redaction, storage
 from pipeline.asr_manifests import MANIFESTS, Manifests
+from pipeline.errors import UserError
 from pipeline.paragraphs import ParagraphOptions
 from pipeline.redaction import RedactionOptions
+from pipeline.rttm import rttm
 from pipeline.score import FLAGS
 from pipeline.subtitles import FORMATS, Row, SubtitleOptions
 from pipeline.transcripts import recordings, transcripts
@@ -34,11 +36,11 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])", re.IGN
 @click.option(
     "--format",
     "formats",
-    type=CommaList(click.Choice([*FORMATS, "txt", *MANIFESTS])),
+    type=CommaList(click.Choice([*FORMATS, "txt", "rttm", *MANIFESTS])),
     default="srt",
     show_default=True,
     metavar="LIST",
-    help="What to write: srt, vtt, json, txt; nemo, lhotse (manifests); or several with commas.",
+    help="What to write: srt, vtt, json, txt; rttm (speakers); nemo, lhotse (manifests); or several with commas.",
 )
 @click.option("--to", default=None, metavar="DIR", help="Folder or prefix for the files; by default OUT/export.")
 @click.option(
@@ -62,11 +64,13 @@ def command(out: str, formats: tuple[str, ...], to: str | None, drop_flags: tupl
     target = to if to is not None else storage.join(out, "export")
     hiding = collect(RedactionOptions, values)
     redaction.check(hiding)
+    if "rttm" in formats and not any(storage.names(storage.join(out, "speakers"))):
+        raise UserError(f"there are no speakers in {out}", "bulkscribe transcribe --speakers tells them apart")
     counts: Counter[str] = Counter(recordings=0, files=0, segments=0, dropped_segments=0, failed=0)
     hidden: Counter[str] = Counter(dict.fromkeys(redaction.KINDS, 0))
     names, makers = _names(out), _makers(formats, values)
     manifests = [Manifests(kind, target) for kind in dict.fromkeys(formats) if kind in MANIFESTS]
-    for one in transcripts(out):
+    for one in transcripts(out, speakers="rttm" in formats):
         recording, rows = one.recording, one.segments
         counts["recordings"] += 1
         if recording["status"] == "failed":
@@ -81,6 +85,9 @@ def command(out: str, formats: tuple[str, ...], to: str | None, drop_flags: tupl
         name = names.of(recording["recording_id"], _stem(recording))
         for kind, make in makers.items():
             storage.write_bytes(storage.join(target, f"{name}.{kind}"), make(kept).encode("utf-8"))
+            counts["files"] += 1
+        if "rttm" in formats:
+            storage.write_bytes(storage.join(target, f"{name}.rttm"), rttm(name, one.speakers).encode("utf-8"))
             counts["files"] += 1
         for manifest in manifests:
             manifest.add(recording, kept)

@@ -27,11 +27,12 @@ _UNJUDGED: Row = {"second_wer": None, "second_edge_cer": None}
 
 @dataclass(frozen=True, slots=True)
 class Transcribed:
-    """A recording's row, and the rows of its segments and words, in order."""
+    """A recording's row, and the rows of its segments, words and speakers, in order."""
 
     recording: Row
     segments: tuple[Row, ...]
     words: tuple[Row, ...] = ()
+    speakers: tuple[Row, ...] = ()
 
 
 def transcripts_of(out: str, wanted: Iterable[tuple[str, str]]) -> Iterator[Transcribed]:
@@ -71,8 +72,10 @@ def parts(out: str, of_recordings: Sequence[str], of_segments: Sequence[str]) ->
         yield table, segments.sort_by([("recording_id", "ascending"), ("index", "ascending")])
 
 
-def transcripts(out: str, *, words: bool = False, opinions: bool = False) -> Iterator[Transcribed]:
-    """Yield each recording with its segments, in order; with `words`, where they were asked for, too.
+def transcripts(
+    out: str, *, words: bool = False, opinions: bool = False, speakers: bool = False
+) -> Iterator[Transcribed]:
+    """Yield each recording with its segments, in order; with `words` and `speakers`, where they are there, too.
 
     With `opinions` segments have `second_wer` and `second_edge_cer`, None where no second opinion on them is there. All
     opinions are in memory then.
@@ -83,6 +86,8 @@ def transcripts(out: str, *, words: bool = False, opinions: bool = False) -> Ite
         parts = sorted({row["part"] for row in rows if row["segments"]})
         segments = _grouped(out, "segments", parts)
         spoken = _grouped(out, "words", parts) if words else {}
+        # Who speaks where nothing is understood is a speaker, too.
+        voices = _grouped(out, "speakers", sorted({row["part"] for row in rows if row["part"]})) if speakers else {}
         for row in rows:
             mine = sorted(segments.get(row["recording_id"], ()), key=lambda item: item["index"])
             if opinions:
@@ -92,6 +97,7 @@ def transcripts(out: str, *, words: bool = False, opinions: bool = False) -> Ite
                 row,
                 tuple(mine),
                 tuple(sorted(spoken.get(row["recording_id"], ()), key=lambda item: (item["segment"], item["index"]))),
+                tuple(voices.get(row["recording_id"], ())),
             )
 
 
@@ -127,7 +133,7 @@ def _grouped(out: str, table: str, parts: Sequence[str]) -> dict[str, list[Row]]
     found: dict[str, list[Row]] = defaultdict(list)
     for part in parts:
         uri = storage.join(out, table, part)
-        if table == "words" and not storage.exists(uri):
+        if table != "segments" and not storage.exists(uri):
             continue
         for row in _read(uri).to_pylist():
             found[row["recording_id"]].append(row)

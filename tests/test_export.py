@@ -6,9 +6,13 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from lhotse import SupervisionSet
 from outputs import finished, segment, write_output, write_part
+from pyannote.database.util import load_rttm
 from s3_server import s3_server
 
 from jobs import main
@@ -16,6 +20,7 @@ from jobs.export import file_stem
 from pipeline import storage
 from pipeline.asr_manifests import Manifests
 from pipeline.asr_manifests import lhotse as lhotse_lines
+from schemas.speakers import SPEAKERS
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
 
@@ -266,3 +271,34 @@ def test_unknown_phone_region_is_refused(tmp_path: Path) -> None:
     result = export(write_output(tmp_path), "--redact", "--phone-regions", "US,XX")
     assert result.exit_code == 2
     assert "XX is no country" in result.stderr
+
+
+def test_rttm_has_the_turns_that_its_readers_read(tmp_path: Path) -> None:
+    out = write_output(tmp_path)
+    (out / "speakers").mkdir()
+    turns = {"Speaker 1": [(0.5, 3.0), (6.0, 7.25)], "Speaker 2": [(2.5, 4.0)]}
+    speakers = [
+        {
+            "recording_id": "aaaa",
+            "speaker": name,
+            "speech_s": sum(end - start for start, end in mine),
+            "turns": [{"start": start, "end": end} for start, end in mine],
+            "vector": [1.0],
+        }
+        for name, mine in turns.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(speakers, SPEAKERS), out / "speakers" / "part-0001.parquet")
+    assert export(out, "--format", "rttm").exit_code == 0
+    assert files(out / "export") == sorted(["news.rttm", "song.rttm", "été.rttm"])
+    read = load_rttm(out / "export" / "news.rttm")["news"]
+    assert [(turn.start, turn.end, who) for turn, _, who in read.itertracks(yield_label=True)] == [
+        (0.5, 3.0, "Speaker_1"), (2.5, 4.0, "Speaker_2"), (6.0, 7.25, "Speaker_1")
+    ]  # fmt: skip
+    assert len(SupervisionSet.from_rttm(out / "export" / "news.rttm")) == 3
+    assert (out / "export" / "song.rttm").read_text(encoding="utf-8") == ""
+
+
+def test_rttm_without_speakers_is_refused_with_a_hint(tmp_path: Path) -> None:
+    result = export(write_output(tmp_path), "--format", "rttm")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[1] == "hint: bulkscribe transcribe --speakers tells them apart"

@@ -55,6 +55,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.metrics"},
         {"pipeline.text", "pipeline.beside", "pipeline.agreement"},
         {"pipeline.resampling"},
+        {"pipeline.rttm"},
         {"pipeline.attempts"},
         {"pipeline.whisper"},
         {"pipeline.voices"},
