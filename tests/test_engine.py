@@ -36,38 +36,45 @@ def engine() -> WhisperEngine:
     return WhisperEngine(PLAIN)
 
 
-EVERY = [pytest.param(name, marks=pytest.mark.slow) for name in LANGUAGES]
+ONE, TWO, WHOLE = 10, 33, 60  # seconds of audio: windows, or all there is
+EVERY = [pytest.param(name, WHOLE, marks=pytest.mark.slow) for name in LANGUAGES]
 
 
-@pytest.mark.parametrize("name", ["ru_kommutator.ogg", *EVERY])
+@pytest.mark.parametrize(("name", "length_s"), [("ru_kommutator.ogg", ONE), *EVERY])
 def test_greedy_text_times_and_scores_equal_the_reference(
-    engine: WhisperEngine, passages: dict[str, Passage], name: str
+    engine: WhisperEngine, passages: dict[str, Passage], name: str, length_s: int
 ) -> None:
-    assert_as_the_reference(engine, passages[name], replace(PLAIN, context="none"), condition_on_previous_text=False)
+    options = replace(PLAIN, context="none")
+    assert_as_the_reference(engine, clip(passages[name], length_s), options, condition_on_previous_text=False)
 
 
-@pytest.mark.parametrize("name", ["en_switchboard.mp3", *EVERY])
-def test_context_equals_the_reference(engine: WhisperEngine, passages: dict[str, Passage], name: str) -> None:
-    assert_as_the_reference(engine, passages[name], replace(PLAIN, context="passage"))
+@pytest.mark.parametrize(("name", "length_s"), [("en_switchboard.mp3", TWO), *EVERY])
+def test_context_equals_the_reference(
+    engine: WhisperEngine, passages: dict[str, Passage], name: str, length_s: int
+) -> None:
+    assert_as_the_reference(engine, clip(passages[name], length_s), replace(PLAIN, context="passage"))
 
 
-@pytest.mark.parametrize("name", ["es_centralita.opus", *EVERY])
-def test_beam_search_equals_the_reference(engine: WhisperEngine, passages: dict[str, Passage], name: str) -> None:
+@pytest.mark.parametrize(("name", "length_s"), [("es_centralita.opus", ONE), *EVERY])
+def test_beam_search_equals_the_reference(
+    engine: WhisperEngine, passages: dict[str, Passage], name: str, length_s: int
+) -> None:
     options = replace(PLAIN, beam=5, patience=1.2, context="passage")
-    assert_as_the_reference(engine, clip(passages[name], 35), options, beam_size=5, patience=1.2)
-
-
-ONE, TWO = 29, 33  # seconds of audio: windows
+    assert_as_the_reference(engine, clip(passages[name], min(length_s, 35)), options, beam_size=5, patience=1.2)
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "length_s"),
     [
-        ({"initial_prompt": "Radio Liberté, Marseille."}, {"initial_prompt": "Radio Liberté, Marseille."}, TWO),
+        ({"initial_prompt": "Radio Liberté, Marseille."}, {"initial_prompt": "Radio Liberté, Marseille."}, ONE),
         ({"prefix": "Bonjour"}, {"prefix": "Bonjour"}, ONE),
         ({"timestamps": False}, {"without_timestamps": True}, ONE),
         ({"max_initial_timestamp_s": 0.2}, {"max_initial_timestamp": 0.2}, ONE),
         ({"task": "translate"}, {"task": "translate"}, ONE),
+        pytest.param(
+            *({"initial_prompt": "Marseille"}, {"initial_prompt": "Marseille"}, TWO),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *({"hotwords": "Marseille"}, {"initial_prompt": "Marseille", "carry_initial_prompt": True}, TWO),
             marks=pytest.mark.slow,
@@ -89,7 +96,7 @@ def test_options_equal_the_reference(
 
 def assert_as_the_reference(engine: WhisperEngine, one: Passage, options: WhisperOptions, **theirs: Any) -> None:
     """Hold text, times and scores of a passage equal to what the reference makes of it."""
-    ours = answers(with_options(engine, options), one)[one.recording_id].segments
+    ours = answers(with_options(engine, replace(options, slots=1)), one)[one.recording_id].segments
     expected = reference.transcribe(engine.model, one.pcm, language=one.language, **theirs)
     length = len(one.pcm) / SAMPLE_RATE  # our segments end with the audio, the reference's may run over it
     assert said(ours) == [
@@ -103,16 +110,16 @@ def assert_as_the_reference(engine: WhisperEngine, one: Passage, options: Whispe
 
 
 def test_language_is_heard(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
-    heard = answers(engine, *(replace(clip(one, 10), language=None) for one in passages.values()))
+    heard = answers(engine, *(replace(clip(one, 4), language=None) for one in passages.values()))
     assert {name: transcript.language for name, transcript in heard.items()} == LANGUAGES
 
 
 def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
     # Gates that nothing passes: every temperature is tried, so that sampling is held, too.
-    strict = with_options(engine, replace(PLAIN, temperatures=(0.0, 0.4, 1.0), logprob_threshold=-0.01))
-    together = answers(strict, *(clip(one, 12) for one in passages.values()))
+    strict = with_options(engine, replace(PLAIN, temperatures=(0.0, 0.6), logprob_threshold=-0.01))
+    together = answers(strict, *(clip(one, 5) for one in passages.values()))
     for name in ("es_centralita.opus", "ru_kommutator.ogg"):
-        alone, among = answers(strict, clip(passages[name], 12))[name], together[name]
+        alone, among = answers(strict, clip(passages[name], 5))[name], together[name]
         assert said(alone.segments) == said(among.segments)
         for mine, other in zip(alone.segments, among.segments, strict=True):
             # Sums over a row may run in another order beside other rows: the last bits, no more.
@@ -179,11 +186,12 @@ def test_out_of_memory_halves_the_slots_and_loses_nothing(
 
 def test_engine_goes_on_while_nothing_comes_in(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
     def dripping() -> Iterator[Passage | None]:
-        for one in passages.values():
-            yield clip(one, 5)
+        for one in list(passages.values())[:3]:
+            yield clip(one, 2)
             yield from [None] * 50
 
-    assert {transcript.recording_id for transcript in engine.transcribe(dripping()) if transcript} == set(LANGUAGES)
+    heard = {transcript.recording_id for transcript in engine.transcribe(dripping()) if transcript}
+    assert heard == set(list(LANGUAGES)[:3])
 
 
 def test_failed_window_tries_all_temperatures_and_best_attempt_stands(
@@ -191,7 +199,7 @@ def test_failed_window_tries_all_temperatures_and_best_attempt_stands(
 ) -> None:
     schedule = (0.0, 0.5, 1.0)
     strict = with_options(engine, replace(PLAIN, temperatures=schedule, logprob_threshold=-0.01))
-    one = clip(passages["en_switchboard.mp3"], 8)
+    one = clip(passages["en_switchboard.mp3"], 4)
     best = answers(strict, one)[one.recording_id].segments[0]
     assert tuple(attempt.temperature for attempt in best.attempts) == schedule
     assert best.avg_logprob == max(attempt.avg_logprob for attempt in best.attempts)
@@ -208,13 +216,13 @@ def test_window_without_speech_and_without_confidence_is_skipped(engine: Whisper
 
 
 def test_long_stretches_without_speech_are_jumped_over(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
-    speech = passages["en_switchboard.mp3"].pcm[: 10 * SAMPLE_RATE]
-    gap = np.zeros(40 * SAMPLE_RATE, np.int16)
-    late = Span(50 * SAMPLE_RATE, 60 * SAMPLE_RATE)
+    speech = passages["en_switchboard.mp3"].pcm[: 5 * SAMPLE_RATE]
+    gap = np.zeros(45 * SAMPLE_RATE, np.int16)
+    late = Span(50 * SAMPLE_RATE, 55 * SAMPLE_RATE)
     pcm = np.concatenate([speech, gap, speech])
-    one = Passage("gap", 0, 0, pcm, (Span(0, 10 * SAMPLE_RATE), late), "en")
+    one = Passage("gap", 0, 0, pcm, (Span(0, 5 * SAMPLE_RATE), late), "en")
     jumping = with_options(engine, replace(PLAIN, jump_s=3.0))
     segments = answers(jumping, one)["gap"].segments
-    middle = [segment for segment in segments if segment.start > 12 * SAMPLE_RATE and segment.end < 49 * SAMPLE_RATE]
+    middle = [segment for segment in segments if segment.start > 7 * SAMPLE_RATE and segment.end < 49 * SAMPLE_RATE]
     assert middle == []
     assert any(segment.start >= 49 * SAMPLE_RATE for segment in segments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +18,16 @@ from pipeline.whisper.options import WhisperOptions
 EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
 
 
-def passages(*names: str) -> list[Passage]:
+def passages(*names: str, longest_s: int = 90) -> list[Passage]:
+    """Return what examples are cut into: of each passage its first seconds."""
     cuts = [cut(Recording(name, str(EXAMPLES / name)), CutOptions()) for name in names]
-    return [item for items in cuts for item in items if isinstance(item, Passage)]
+    return [first(item, longest_s * SAMPLE_RATE) for items in cuts for item in items if isinstance(item, Passage)]
+
+
+def first(one: Passage, length: int) -> Passage:
+    end = one.start + length
+    spans = tuple(Span(span.start, min(span.end, end)) for span in one.spans if span.start < end)
+    return replace(one, pcm=one.pcm[:length], spans=spans)
 
 
 def answers(engine: Engine, given: list[Passage | None]) -> list[Transcript]:
@@ -32,7 +40,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def test_each_passage_is_answered_once_with_segments_in_it_and_in_order(engine: Engine) -> None:
-    given = passages("es_centralita.opus", "ru_kommutator.ogg", "fr_standard.m4a")
+    given = passages("es_centralita.opus", "ru_kommutator.ogg", "fr_standard.m4a", longest_s=8)
     found = answers(engine, [None, given[0], None, None, *given[1:], None])
     assert sorted((a.recording_id, a.passage, a.span, a.speech) for a in found) == sorted(
         (p.recording_id, p.index, p.span, p.spans) for p in given
@@ -46,7 +54,7 @@ def test_each_passage_is_answered_once_with_segments_in_it_and_in_order(engine: 
 
 
 def test_each_passage_is_looked_at_once(engine: Engine) -> None:
-    given = passages("es_centralita.opus", "ru_kommutator.ogg")
+    given = passages("es_centralita.opus", "ru_kommutator.ogg", longest_s=8)
     looks = [look for look in engine.screen([None, given[0], None, *given[1:], None]) if look is not None]
     assert sorted((look.recording_id, look.passage, look.span) for look in looks) == sorted(
         (p.recording_id, p.index, p.span) for p in given
@@ -62,7 +70,7 @@ def test_each_passage_is_looked_at_once(engine: Engine) -> None:
 def test_a_look_hears_the_language_that_decoding_hears() -> None:
     engine = load_engine(WhisperOptions(model="base", device="cpu", dtype="float32"))
     (passage,) = passages("it_centralino.flac")
-    short = Passage("a", 0, 0, passage.pcm[: 30 * SAMPLE_RATE], (Span(0, 30 * SAMPLE_RATE),))
+    short = Passage("a", 0, 0, passage.pcm[: 8 * SAMPLE_RATE], (Span(0, 8 * SAMPLE_RATE),))
     (look,) = (one for one in engine.screen([short]) if one is not None)
     (answer,) = answers(engine, [short])
     assert look.languages[0][0] == answer.language == "it"
@@ -76,7 +84,7 @@ def test_nothing_in_is_nothing_out(engine: Engine) -> None:
 
 
 def test_forced_language_is_the_language_of_the_answer(engine: Engine) -> None:
-    (passage,) = passages("es_centralita.opus")
+    (passage,) = passages("es_centralita.opus", longest_s=6)
     forced = Passage(passage.recording_id, 0, passage.start, passage.pcm, passage.spans, language="it")
     (answer,) = answers(engine, [forced])
     assert {answer.language, *(segment.language for segment in answer.segments)} == {"it"}

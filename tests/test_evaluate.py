@@ -219,7 +219,7 @@ def test_what_is_wrong_with_references_is_said_with_the_line(
 
 def test_curve_under_noise_is_that_of_transcripts_made_under_noise(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    audio = write_wav(tmp_path / "speech.wav", clip(passage("es_centralita.opus", "es"), 9).pcm)
+    audio = write_wav(tmp_path / "speech.wav", clip(passage("es_centralita.opus", "es"), 6).pcm)
     options = ["--runner", "local", "--model", "base", "--no-evidence", "--temperatures", "0", "--language", "es"]
     assert CliRunner().invoke(main, ["transcribe", str(audio), "--out", str(out), *options]).exit_code == 0
     text = " ".join(row["text"] for row in read_table(str(out), "segments"))

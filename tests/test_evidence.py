@@ -87,7 +87,7 @@ def test_segments_have_the_evidence_of_their_text_tokens(
         return found
 
     monkeypatch.setattr("pipeline.whisper.engine.weigh", noted)
-    one = clip(passage("es_centralita.opus", "es"), 28)
+    one = clip(passage("es_centralita.opus", "es"), 10)
     found = answers(with_options(engine, WhisperOptions(context="none", timestamps=False, dtype="float32")), one)
     segments = found[one.recording_id].segments
     assert len(segments) == len(sums)  # without timestamps a window is a segment

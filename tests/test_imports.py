@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -126,8 +127,13 @@ def place(name: str) -> str:
     return ".".join(name.split(".")[:2]) if top == "pipeline" else top
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the modules that a file imports anywhere, inside functions too."""
+@cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return the modules that a file imports anywhere, inside functions too."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     modules = {module(file) for file in FILES}
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

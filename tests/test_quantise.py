@@ -17,7 +17,9 @@ from pipeline.whisper.quantise import Int8Linear
 
 @pytest.fixture(scope="module")
 def engine() -> WhisperEngine:
-    return WhisperEngine(WhisperOptions(dtype="int8", temperatures=(0.0, 1.0), logprob_threshold=-0.3, best_of=2))
+    return WhisperEngine(
+        WhisperOptions(dtype="int8", temperatures=(0.0, 0.6), logprob_threshold=-0.3, best_of=2, slots=8)
+    )
 
 
 def test_int8_product_is_close_and_keeps_small_activations_beside_large_ones() -> None:
@@ -45,9 +47,9 @@ def test_int8_rows_are_the_same_in_any_company(rows: int) -> None:
 
 
 def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:
-    clips = [clip(passage(name, language), 12) for name, language in LANGUAGES.items()]
+    clips = [clip(passage(name, language), 5) for name, language in list(LANGUAGES.items())[:3]]
     together = answers(engine, *clips)
-    for one in clips[1:4]:
+    for one in clips[1:]:
         alone, among = answers(engine, one)[one.recording_id], together[one.recording_id]
         assert said(alone.segments) == said(among.segments)
         for mine, other in zip(alone.segments, among.segments, strict=True):
@@ -60,7 +62,11 @@ def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine) -> 
 
 def test_beam_search_and_context_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:
     beam = with_options(engine, replace(engine.options, beam=3, context="passage", temperatures=(0.0,)))
-    clips = [clip(passage(name, language), 20) for name, language in list(LANGUAGES.items())[:3]]
+    # Contexts of several lengths: their rows begin at different positions.
+    clips = [
+        replace(clip(passage(name, language), 8), initial_prompt="Marseille, Torino. " * length)
+        for length, (name, language) in enumerate(list(LANGUAGES.items())[:3])
+    ]
     together = answers(beam, *clips)
     assert said(answers(beam, clips[1])[clips[1].recording_id].segments) == said(
         together[clips[1].recording_id].segments

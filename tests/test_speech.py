@@ -244,9 +244,9 @@ def test_memory_does_not_grow_with_the_recording() -> None:
     list(detect([second], DEFAULT))  # loads the model
     tracemalloc.start()
     try:
-        for _ in detect((second.copy() for _ in range(900)), DEFAULT):
+        for _ in detect((second.copy() for _ in range(450)), DEFAULT):
             pass
-        assert tracemalloc.get_traced_memory()[1] < 5_000_000  # of 29 MB
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000  # of 14 MB
     finally:
         tracemalloc.stop()
 

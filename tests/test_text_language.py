@@ -119,7 +119,7 @@ def test_a_recordings_languages_are_those_of_its_passages_weighted_by_speech() -
 
 def test_a_forced_language_hides_neither_the_heard_one_nor_the_contradiction() -> None:
     engine = WhisperEngine(WhisperOptions(temperatures=(0.0,), evidence=False))
-    one = clip(passage("fr_standard.m4a", "en"), 20)
+    one = clip(passage("fr_standard.m4a", "en"), 10)
     (transcript,) = answers(engine, one).values()
     assert transcript.language == "en"
     assert transcript.languages[0].language == "fr"

@@ -1,4 +1,4 @@
-"""`bulkscribe transcribe` as a user runs it: a process of its own, its exit code, stdout and stderr."""
+"""`bulkscribe transcribe` as a user runs it: its exit code, stdout and stderr, and its process where that matters."""
 
 from __future__ import annotations
 
@@ -39,8 +39,15 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
+def here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, without Ray; a bug is this test's."""
+    words = ["transcribe", *map(str, arguments), "--runner", "local"]
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
 def fake(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return run(*arguments, "--model", "fake", "--runner", "local")
+    return here(*arguments, "--model", "fake")
 
 
 def counts(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
@@ -107,9 +114,9 @@ def test_finished_job_does_not_even_load_ray(tmp_path: Path) -> None:
 def test_new_recordings_join_an_output(tmp_path: Path) -> None:
     out = tmp_path / "out"
     fake(EXAMPLES / "music.mp3", "--out", out)
-    done = fake(EXAMPLES, "--out", out)
+    done = fake(EXAMPLES / "music.mp3", EXAMPLES / "silence.wav", EXAMPLES / "truncated.m4a", "--out", out)
     assert "1 recordings are done" in done.stderr
-    assert len(read_table(str(out), "recordings")) == 9
+    assert len(read_table(str(out), "recordings")) == 3
 
 
 def test_other_options_on_the_same_output_are_refused_by_name(tmp_path: Path) -> None:
@@ -138,7 +145,7 @@ def test_manifest_forces_languages_and_its_other_columns_travel(tmp_path: Path) 
     ],
 )
 def test_what_cannot_be_is_one_line_and_a_hint(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
-    assert_refused(run(EXAMPLES, "--out", tmp_path / "out", "--runner", "local", *arguments), words)
+    assert_refused(here(EXAMPLES, "--out", tmp_path / "out", *arguments), words)
 
 
 def test_source_without_audio_is_one_line_and_a_hint(tmp_path: Path) -> None:
@@ -158,11 +165,10 @@ def test_audio_that_comes_twice_counts_once(tmp_path: Path, monkeypatch: pytest.
             yield from (table, table)
 
     monkeypatch.setattr("jobs.running.local", twice)
-    out, source = str(tmp_path / "out"), str(EXAMPLES / "episode.m4a")
-    arguments = ["transcribe", source, "--out", out, "--model", "fake", "--runner", "local"]
-    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
-    (row,) = read_table(out, "recordings")
-    assert json.loads(done.stdout)["audio_hours"] == round(row["duration_s"] / 3600, 4)
+    out = tmp_path / "out"
+    done = fake(EXAMPLES / "episode.m4a", "--out", out)
+    (row,) = read_table(str(out), "recordings")
+    assert counts(done)["audio_hours"] == round(row["duration_s"] / 3600, 4)
 
 
 def test_failed_recording_is_taken_up_again_when_asked(tmp_path: Path) -> None:
@@ -177,8 +183,9 @@ def test_failed_recording_is_taken_up_again_when_asked(tmp_path: Path) -> None:
 
 
 def test_translation_is_english(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = run(EXAMPLES / "fr_standard.m4a", "--out", out, "--runner", "local", "--task", "translate")
+    out, manifest = tmp_path / "out", tmp_path / "list.csv"
+    manifest.write_text(f"uri,start,end\n{EXAMPLES / 'fr_standard.m4a'},9,22\n")
+    done = here(manifest, "--out", out, "--task", "translate", "--temperatures", 0)
     assert done.returncode == 0
     text = " ".join(row["text"] for row in read_table(str(out), "segments")).lower()
     assert "connect" in text
@@ -219,10 +226,10 @@ def at_work(out: Path, *arguments: object) -> subprocess.Popen[str]:
     return job
 
 
-def episodes(folder: Path, count: int) -> Path:
+def copies(folder: Path, count: int, name: str = "episode.m4a") -> Path:
     folder.mkdir()
     for number in range(count):
-        shutil.copy(EXAMPLES / "episode.m4a", folder / f"{number}.m4a")
+        shutil.copy(EXAMPLES / name, folder / f"{number}.m4a")
     return folder
 
 
@@ -263,17 +270,21 @@ def assert_end(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "count", "arguments"),
+    ("how", "name", "count", "arguments"),
     [
-        pytest.param(signal.SIGINT, 1, ("--runner", "local"), id="model-INT"),
-        pytest.param(signal.SIGINT, 6, ("--runner", "ray", "--model", "fake"), id="ray-INT"),
-        pytest.param(signal.SIGTERM, 6, ("--runner", "ray", "--model", "fake"), id="ray-TERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "fr_standard.m4a", 2, ("--runner", "local"), id="model-INT"),
+        pytest.param(signal.SIGINT, "episode.m4a", 3, ("--runner", "ray", "--model", "fake"), id="ray-INT"),
+        pytest.param(
+            *(signal.SIGTERM, "episode.m4a", 6, ("--runner", "ray", "--model", "fake")),
+            id="ray-TERM",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_interruption_leaves_a_state_to_go_on_from(
-    tmp_path: Path, how: signal.Signals, count: int, arguments: tuple[str, ...]
+    tmp_path: Path, how: signal.Signals, name: str, count: int, arguments: tuple[str, ...]
 ) -> None:
-    out, audio = tmp_path / "out", episodes(tmp_path / "audio", count)
+    out, audio = tmp_path / "out", copies(tmp_path / "audio", count, name)
     job = at_work(out, audio, *arguments)
     if "ray" in arguments:
         wait_for_process(job, "ray::Map")
@@ -281,7 +292,7 @@ def test_interruption_leaves_a_state_to_go_on_from(
         time.sleep(random.random() / 2)
     else:
         children = []
-        time.sleep(random.random() * 2.5)
+        time.sleep(random.random() * 2)
     if how == signal.SIGINT:
         os.killpg(job.pid, how)  # as a terminal does
     else:
@@ -295,7 +306,7 @@ def test_interruption_leaves_a_state_to_go_on_from(
 
 
 def test_interrupted_job_keeps_what_is_complete(tmp_path: Path) -> None:
-    out, audio = tmp_path / "out", episodes(tmp_path / "audio", 6)
+    out, audio = tmp_path / "out", copies(tmp_path / "audio", 6)
     job = at_work(out, audio, "--runner", "local", "--model", "fake")
     wait_for_process(job, "3.m4a")
     job.send_signal(signal.SIGTERM)

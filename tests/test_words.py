@@ -34,13 +34,14 @@ def tokens() -> Tokens:
     return Tokens(locate("base").tokenizer)
 
 
-EVERY = [pytest.param(name, marks=pytest.mark.slow) for name in LANGUAGES]
+# The first seconds of one at once, two windows of every one among the slow tests.
+EVERY = [pytest.param(name, 40, marks=pytest.mark.slow) for name in LANGUAGES]
 
 
-@pytest.mark.parametrize("name", ["es_centralita.opus", *EVERY])
-def test_words_times_and_probabilities_equal_the_reference(engine: WhisperEngine, name: str) -> None:
-    one = clip(passage(name, LANGUAGES[name]), 40)
-    ours = answers(with_options(engine, replace(PLAIN, reference=True)), one)[name].segments
+@pytest.mark.parametrize(("name", "length_s"), [("es_centralita.opus", 12), *EVERY])
+def test_words_times_and_probabilities_equal_the_reference(engine: WhisperEngine, name: str, length_s: int) -> None:
+    one = clip(passage(name, LANGUAGES[name]), length_s)
+    ours = answers(with_options(engine, replace(PLAIN, reference=True, slots=1)), one)[name].segments
     theirs = reference.transcribe(engine.model, one.pcm, language=one.language, word_timestamps=True)
     length = len(one.pcm) / SAMPLE_RATE
     assert [segment.text for segment in ours] == [segment["text"].strip() for segment in theirs]
@@ -57,7 +58,7 @@ def test_words_times_and_probabilities_equal_the_reference(engine: WhisperEngine
 
 
 def test_words_do_not_change_the_text_and_make_it_up(engine: WhisperEngine) -> None:
-    clips = [clip(passage(name, language), 12) for name, language in list(LANGUAGES.items())[:3]]
+    clips = [clip(passage(name, language), 5) for name, language in list(LANGUAGES.items())[:3]]
     with_words, without = answers(engine, *clips), answers(with_options(engine, replace(PLAIN, words=False)), *clips)
     assert {name: said(one.segments) for name, one in with_words.items()} == {
         name: said(one.segments) for name, one in without.items()
