@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,8 +20,10 @@ import pyarrow as pa
 import pytest
 from clusters import add, cluster, nodes_of, noting, seen
 from ray.cluster_utils import Cluster
+from s3_server import point_to, s3_server
 from tables import assert_same_tables, assert_whole, read_table
 
+from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageOptions
@@ -34,6 +37,7 @@ from pipeline.whisper.options import WhisperOptions
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "audio"
+NOWHERE = "http://127.0.0.1:1"
 
 
 def plan(machines: RayOptions, gpus: float, passage_max_s: float = 90) -> Plan:
@@ -95,29 +99,65 @@ def made(short: Path) -> Iterator[Cluster]:
         yield made
 
 
+@dataclass(frozen=True)
+class Kinds:
+    """A head that does no work, and a node of each kind."""
+
+    made: Cluster
+    cpu: str
+    gpu: str
+
+
+@pytest.fixture(scope="module")
+def kinds() -> Iterator[Kinds]:
+    """For the tests that leave it as it is. Its nodes know keys of a store that is nowhere."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder, pytest.MonkeyPatch.context() as environment:
+        point_to(environment, NOWHERE)
+        with cluster(Path(folder)) as made:
+            cpu, gpu = add(made, "cpu", cpus=2), add(made, "gpu", cpus=2, gpus=1)
+            environment.undo()
+            yield Kinds(made, cpu.node_id, gpu.node_id)
+
+
 def options(made: Cluster, **values: Any) -> RayOptions:
     return RayOptions(address=made.address, **values)
 
 
-def test_each_stage_runs_on_its_own_kind_of_node_and_none_on_the_head(tmp_path: Path, made: Cluster) -> None:
-    cpu, gpu = add(made, "cpu", cpus=2), add(made, "gpu", cpus=2, gpus=1)
-    machines = options(made, decode_on="role=cpu")
-    some, words = copies(tmp_path / "audio", 4), tmp_path / "words"
+def test_each_stage_runs_on_its_own_kind_of_node_and_none_on_the_head(tmp_path: Path, kinds: Kinds) -> None:
+    machines = options(kinds.made, decode_on="role=cpu")
+    some, words = copies(tmp_path / "audio", 4, "fr_standard.m4a"), tmp_path / "words"
     ray = RayRunner(machines)
     out = job(tmp_path / "out", noting(plan(machines, 1), words), some, ray)
     assert ray.gpus() == 1
-    assert nodes_of(words, "cut") == {cpu.node_id}
-    assert nodes_of(words, "transcribe") == {gpu.node_id}
-    assert nodes_of(words, "mark") <= {cpu.node_id, gpu.node_id}
+    ray.close()
+    assert nodes_of(words, "cut") == {kinds.cpu}
+    assert nodes_of(words, "transcribe") == {kinds.gpu}
+    assert nodes_of(words, "mark") <= {kinds.cpu, kinds.gpu}
     assert_same_tables(out, undisturbed(tmp_path, some))
 
 
-def test_model_without_a_gpu_runs_on_a_worker_and_not_on_the_head(tmp_path: Path, made: Cluster) -> None:
-    worker = add(made, "cpu", cpus=3)
-    machines, words = options(made), tmp_path / "words"
-    job(tmp_path / "out", noting(plan(machines, 0), words), copies(tmp_path / "audio", 1), RayRunner(machines))
-    assert nodes_of(words, "cut") | nodes_of(words, "transcribe") | nodes_of(words, "mark") == {worker.node_id}
+def test_model_without_a_gpu_runs_on_a_worker_and_not_on_the_head(tmp_path: Path, kinds: Kinds) -> None:
+    machines, words = options(kinds.made), tmp_path / "words"
+    ray = RayRunner(machines)
+    some = copies(tmp_path / "audio", 1, "fr_standard.m4a")
+    job(tmp_path / "out", noting(plan(machines, 0), words), some, ray)
+    ray.close()
+    where = nodes_of(words, "cut") | nodes_of(words, "transcribe") | nodes_of(words, "mark")
+    assert where
+    assert where <= {kinds.cpu, kinds.gpu}
     assert not seen(words, "cut") & seen(words, "transcribe")  # Ray joins stages of equal resources, if it may
+
+
+def test_the_endpoint_option_reaches_workers(tmp_path: Path, kinds: Kinds) -> None:
+    line = [sys.executable, "-m", "jobs", "transcribe", "s3://audio/in/", "--out", str(tmp_path / "out")]
+    line += ["--model", "fake", "--address", kinds.made.address]
+    with s3_server() as endpoint:
+        storage.write_bytes("s3://audio/in/silence.wav", (EXAMPLES / "silence.wav").read_bytes())
+        line += ["--endpoint-url", endpoint]
+        environment = os.environ | {"AWS_ENDPOINT_URL": NOWHERE}  # the option is stronger, here as on the nodes
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ok"] == 1
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "audio"
 
 
-def job(*arguments: object, runner: str = "local") -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "jobs", "transcribe", *map(str, arguments), "--model", "fake", "--runner", runner]
+def job(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "jobs", "transcribe", *map(str, arguments), "--model", "fake", "--runner", "local"]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -96,12 +96,3 @@ def test_an_output_that_is_named_with_credentials_is_shown_without(monkeypatch: 
         done = job(EXAMPLES / "silence.wav", "--out", "s3://key:s3cr/et@audio/out")
         assert counts(done)["out"] == "s3://audio/out"
         assert "s3cr/et" not in done.stderr
-
-
-def test_the_endpoint_option_reaches_rays_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with s3_server() as endpoint:
-        storage.write_bytes("s3://audio/in/silence.wav", (EXAMPLES / "silence.wav").read_bytes())
-        with monkeypatch.context() as patch:
-            patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # the option is stronger
-            done = job("s3://audio/in/", "--out", tmp_path / "out", "--endpoint-url", endpoint, runner="ray")
-    assert counts(done)["ok"] == 1
