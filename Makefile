@@ -16,7 +16,7 @@ TESTERS = 2
 AZURITE = 3.37.0
 CHROMIUM = 153.0.0
 
-.PHONY: setup demo test test-all lint docs clean
+.PHONY: setup demo test fast test-all lint style types docs clean
 
 setup: .venv/dev.stamp .venv/npm.stamp
 
@@ -44,15 +44,23 @@ demo: .venv/demo.stamp
 	$(BIN)/bulkscribe transcribe examples/audio --out $(OUT) --model base
 	@$(BIN)/python examples/show.py $(OUT)
 
-test: lint .venv/npm.stamp
+# Types are checked beside the tests: those wait at times, for processes and servers.
+test: style .venv/npm.stamp
+	$(MAKE) -j 2 types fast
+
+fast: .venv/npm.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
 
 test-all: lint .venv/npm.stamp
 	$(BIN)/python -m pytest
 
-lint: .venv/dev.stamp
+lint: style types
+
+style: .venv/dev.stamp
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
+
+types: .venv/dev.stamp
 	$(BIN)/python -m mypy
 
 docs: .venv/dev.stamp
