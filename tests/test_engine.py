@@ -199,7 +199,7 @@ def test_failed_window_tries_all_temperatures_and_best_attempt_stands(
     engine: WhisperEngine, passages: dict[str, Passage]
 ) -> None:
     schedule = (0.0, 0.5, 1.0)
-    strict = with_options(engine, replace(PLAIN, temperatures=schedule, logprob_threshold=-0.01))
+    strict = with_options(engine, replace(PLAIN, temperatures=schedule, best_of=2, logprob_threshold=-0.01))
     one = clip(passages["en_switchboard.mp3"], 4)
     best = answers(strict, one)[one.recording_id].segments[0]
     assert tuple(attempt.temperature for attempt in best.attempts) == schedule

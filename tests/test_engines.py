@@ -40,7 +40,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def test_each_passage_is_answered_once_with_segments_in_it_and_in_order(engine: Engine) -> None:
-    given = passages("es_centralita.opus", "ru_kommutator.ogg", "fr_standard.m4a", longest_s=8)
+    given = passages("es_centralita.opus", "ru_kommutator.ogg", "fr_standard.m4a", longest_s=5)
     found = answers(engine, [None, given[0], None, None, *given[1:], None])
     assert sorted((a.recording_id, a.passage, a.span, a.speech) for a in found) == sorted(
         (p.recording_id, p.index, p.span, p.spans) for p in given

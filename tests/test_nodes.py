@@ -1,4 +1,4 @@
-"""The plan on several nodes: what runs where, and nodes that are taken away in the middle of it."""
+"""The plan on several nodes: what runs where, with what options, and nodes that are taken away in the middle of it."""
 
 from __future__ import annotations
 
