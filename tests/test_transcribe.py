@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import psutil
@@ -29,6 +29,8 @@ from pipeline.types import Recording
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
 ROOT = EXAMPLES.parents[1]
+MODEL, ON_RAY = ("--runner", "local", "--temperatures", "0"), ("--runner", "ray", "--model", "fake")
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def command(*arguments: object) -> list[str]:
@@ -270,21 +272,15 @@ def assert_end(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "name", "count", "arguments"),
+    ("how", "name", "count", "arguments", "go_on"),
     [
-        pytest.param(
-            *(signal.SIGINT, "fr_standard.m4a", 1, ("--runner", "local", "--temperatures", "0")), id="model-INT"
-        ),
-        pytest.param(signal.SIGINT, "episode.m4a", 3, ("--runner", "ray", "--model", "fake"), id="ray-INT"),
-        pytest.param(
-            *(signal.SIGTERM, "episode.m4a", 6, ("--runner", "ray", "--model", "fake")),
-            id="ray-TERM",
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(signal.SIGINT, "fr_standard.m4a", 1, MODEL, here, id="model-INT"),
+        pytest.param(signal.SIGINT, "episode.m4a", 3, ON_RAY, here, id="ray-INT"),
+        pytest.param(signal.SIGTERM, "episode.m4a", 6, ON_RAY, run, id="ray-TERM", marks=pytest.mark.slow),
     ],
 )
 def test_interruption_leaves_a_state_to_go_on_from(
-    tmp_path: Path, how: signal.Signals, name: str, count: int, arguments: tuple[str, ...]
+    tmp_path: Path, how: signal.Signals, name: str, count: int, arguments: tuple[str, ...], go_on: Run
 ) -> None:
     out, audio = tmp_path / "out", copies(tmp_path / "audio", count, name)
     job = at_work(out, audio, *arguments)
@@ -301,7 +297,7 @@ def test_interruption_leaves_a_state_to_go_on_from(
         job.send_signal(how)
     assert_interrupted(job)
     assert_end(children)  # Ray goes with its driver
-    again = here(audio, *arguments, "--out", out)
+    again = go_on(audio, *arguments, "--out", out)
     assert again.returncode == 0
     assert counts(again)["recordings"] == len(read_table(str(out), "recordings")) == count
     assert_whole(str(out))
