@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def random_model(size: Size, seed: int = 1) -> WhisperForConditionalGeneration:
 
 def write_tokenizer(path: Path, vocabulary: int) -> None:
     """Write a tokenizer.json of that vocabulary, made of the demo model's."""
+    path.write_text(_tokenizer(vocabulary), encoding="utf-8")
+
+
+@cache
+def _tokenizer(vocabulary: int) -> str:
     data = json.loads(locate("base").tokenizer.read_text(encoding="utf-8"))
     added = data["added_tokens"]
     if vocabulary > BASE_VOCABULARY:
@@ -84,7 +90,7 @@ def write_tokenizer(path: Path, vocabulary: int) -> None:
         words.pop(last)
         data["model"]["merges"] = [m for m in data["model"]["merges"] if "".join(m).replace(" ", "") != last]
     data["post_processor"] = None  # it names tokens by id
-    path.write_text(json.dumps(data), encoding="utf-8")
+    return json.dumps(data)
 
 
 def write_huggingface(model: WhisperForConditionalGeneration, directory: Path, shard: str = "1GB") -> Path:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.engines import FAKE, FakeEngine, check_languages, describe, load_engine
@@ -68,10 +69,12 @@ def test_each_passage_is_looked_at_once(engine: Engine) -> None:
 
 
 def test_a_look_hears_the_language_that_decoding_hears() -> None:
-    engine = load_engine(WhisperOptions(model="base", device="cpu", dtype="float32"))
+    plain = WhisperOptions(model="base", device="cpu", dtype="float32", temperatures=(0.0,), evidence=False)
+    engine = load_engine(plain)
     (passage,) = passages("it_centralino.flac")
-    # A window in full: shorter ones have less silence behind them in a look.
-    short = Passage("a", 0, 0, passage.pcm[: 30 * SAMPLE_RATE], (Span(0, 30 * SAMPLE_RATE),))
+    # As much silence as decoding puts behind it: a look would put less.
+    pcm = np.pad(passage.pcm[: 8 * SAMPLE_RATE], (0, 22 * SAMPLE_RATE))
+    short = Passage("a", 0, 0, pcm, (Span(0, 8 * SAMPLE_RATE),))
     (look,) = (one for one in engine.screen([short]) if one is not None)
     (answer,) = answers(engine, [short])
     assert look.languages[0][0] == answer.language == "it"

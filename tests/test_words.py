@@ -58,7 +58,7 @@ def test_words_times_and_probabilities_equal_the_reference(engine: WhisperEngine
 
 
 def test_words_do_not_change_the_text_and_make_it_up(engine: WhisperEngine) -> None:
-    clips = [clip(passage(name, language), 5) for name, language in list(LANGUAGES.items())[:3]]
+    clips = [clip(passage(name, language), 5) for name, language in list(LANGUAGES.items())[:2]]
     with_words, without = answers(engine, *clips), answers(with_options(engine, replace(PLAIN, words=False)), *clips)
     assert {name: said(one.segments) for name, one in with_words.items()} == {
         name: said(one.segments) for name, one in without.items()
