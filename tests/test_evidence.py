@@ -15,7 +15,7 @@ from speech_examples import LANGUAGES, answers, clip, passage, passes, with_opti
 from pipeline.types import SAMPLE_RATE, Passage, Pcm, Segment, Span
 from pipeline.whisper import mel as audio
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.evidence import Claim, Weight, silence, sums, weigh
+from pipeline.whisper.evidence import Claim, Weighed, Weight, silence, sums, weigh
 from pipeline.whisper.options import WhisperOptions
 
 PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,), dtype="float32")
@@ -53,13 +53,19 @@ def expected(engine: WhisperEngine, samples: Pcm, one: Claim) -> torch.Tensor:
     return found
 
 
+def logprobs(found: Weighed) -> torch.Tensor:
+    """Return the log-probabilities with audio and with silence: [2, T]."""
+    return torch.tensor(found.read()).T
+
+
 def test_log_probabilities_with_audio_and_with_silence_equal_the_reference(engine: WhisperEngine) -> None:
     heard = {name: clip(passage(name, LANGUAGES[name]), 12).pcm for name in TEXTS}
     claims = [claim(engine, heard[name], LANGUAGES[name], text) for name, text in TEXTS.items()]
     zeros = np.zeros(30 * SAMPLE_RATE, np.int16)
     for name, one, found in zip(TEXTS, claims, weigh(engine.model, claims, silence(engine.model)), strict=True):
-        torch.testing.assert_close(found[0], expected(engine, heard[name], one), atol=2e-3, rtol=1e-3)
-        torch.testing.assert_close(found[1], expected(engine, zeros, one), atol=2e-3, rtol=1e-3)
+        with_audio, with_silence = logprobs(found)
+        torch.testing.assert_close(with_audio, expected(engine, heard[name], one), atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(with_silence, expected(engine, zeros, one), atol=2e-3, rtol=1e-3)
 
 
 def test_evidence_does_not_depend_on_what_else_is_weighed(engine: WhisperEngine) -> None:
@@ -73,7 +79,7 @@ def test_evidence_does_not_depend_on_what_else_is_weighed(engine: WhisperEngine)
     # Not equal numbers alone: which shapes lead to other sums differs from CPU to CPU.
     assert together == alone
     for mine, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logprobs(mine), logprobs(other), atol=1e-5, rtol=0)
 
 
 def test_segments_have_the_evidence_of_their_text_tokens(
@@ -81,9 +87,9 @@ def test_segments_have_the_evidence_of_their_text_tokens(
 ) -> None:
     sums = []
 
-    def noted(*arguments: object) -> list[torch.Tensor]:
+    def noted(*arguments: object) -> list[Weighed]:
         found = weigh(*arguments)  # type: ignore[arg-type]
-        sums.extend((float((heard - quiet).sum()), len(heard)) for heard, quiet in found)
+        sums.extend((float((heard - quiet).sum()), len(heard)) for heard, quiet in map(logprobs, found))
         return found
 
     monkeypatch.setattr("pipeline.whisper.engine.weigh", noted)
