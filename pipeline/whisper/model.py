@@ -246,7 +246,8 @@ class Decoder(nn.Module):
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(dims.vocabulary, dims.width)
+        # Empty: to fill it with random numbers, as it is made, loads torch's compiler, two seconds in each process.
+        self.tokens = nn.Embedding.from_pretrained(torch.empty(dims.vocabulary, dims.width), freeze=False)
         self.positions = nn.Parameter(torch.empty(TEXT_POSITIONS, dims.width))
         self.layers = nn.ModuleList(DecoderLayer(dims.width, dims.heads) for _ in range(dims.decoder_layers))
         self.norm = nn.LayerNorm(dims.width)
