@@ -247,7 +247,8 @@ class Decoder(nn.Module):
     def __init__(self, dims: Dims) -> None:
         super().__init__()
         # Empty: to fill it with random numbers, as it is made, loads torch's compiler, two seconds in each process.
-        self.tokens = nn.Embedding.from_pretrained(torch.empty(dims.vocabulary, dims.width), freeze=False)
+        empty = torch.empty(dims.vocabulary, dims.width)
+        self.tokens = nn.Embedding.from_pretrained(empty, freeze=False)  # type: ignore[no-untyped-call]
         self.positions = nn.Parameter(torch.empty(TEXT_POSITIONS, dims.width))
         self.layers = nn.ModuleList(DecoderLayer(dims.width, dims.heads) for _ in range(dims.decoder_layers))
         self.norm = nn.LayerNorm(dims.width)
