@@ -3,7 +3,7 @@
     python bench/memory.py [long] [short] [many] [--hours 1 10] [--short 10000] [--long 100] [--minutes 30]
 
 long   one recording after the other, of `--hours` each: the longest must need no more memory than the shortest
-short  a job over `--short` recordings of some seconds, many a folder full of links to one file
+short  a job over `--short` recordings of five seconds, many a folder full of links to one file
 many   a job over `--long` recordings of `--minutes` each
 All decode real speech (examples/audio, repeated) with ffmpeg, through Ray. Of each job: the peak of the proportional
 set size (each page shared by n processes counts 1/n in each) of its process tree, of the driver alone, and of the tree
@@ -40,6 +40,7 @@ from pipeline.types import SAMPLE_RATE
 from pipeline.whisper.options import WhisperOptions
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
+SPOKEN_S = 12  # of the example's episode, from which on somebody speaks
 HEADER = ("job", "wall s", "x real", "peak", "driver", "first third", "last third", "store", "spilled")
 
 
@@ -91,7 +92,7 @@ def jobs(what: Iterable[str], scratch: Path, arguments: argparse.Namespace) -> I
             for hours in arguments.hours:
                 yield f"1 x {hours:g} h", copies(speech(scratch, hours * 60), scratch / f"hours{hours:g}", 1)
         elif name == "short":
-            clip = AUDIO / "es_centralita.opus"
+            clip = speech(scratch, 5 / 60)
             yield f"{arguments.short} short", copies(clip, scratch / "short", arguments.short)
         else:
             long = speech(scratch, arguments.minutes)
@@ -100,9 +101,12 @@ def jobs(what: Iterable[str], scratch: Path, arguments: argparse.Namespace) -> I
 
 def speech(folder: Path, minutes: float) -> Path:
     """Return the example's episode, repeated to a length."""
-    audio = folder / f"{minutes:g}.opus"
-    repeat = [find_ffmpeg(), "-v", "error", "-stream_loop", "-1", "-i", str(AUDIO / "episode.m4a")]
-    subprocess.run([*repeat, "-t", str(minutes * 60), "-b:a", "24k", "-compression_level", "0", str(audio)], check=True)
+    audio, once = folder / f"{minutes:g}.opus", folder / "once.opus"
+    make = [find_ffmpeg(), "-v", "error", "-y"]
+    spoken = ["-ss", str(SPOKEN_S), "-b:a", "24k"]
+    subprocess.run([*make, "-i", str(AUDIO / "episode.m4a"), *spoken, str(once)], check=True)
+    again = ["-stream_loop", "-1", "-i", str(once), "-t", str(minutes * 60), "-c", "copy"]
+    subprocess.run([*make, *again, str(audio)], check=True)
     return audio
 
 
@@ -160,7 +164,7 @@ def measure(folder: Path, scratch: Path, model: str) -> Figures:
     reader = threading.Thread(target=listen)
     reader.start()
     taken = []
-    for at, sizes in samples(job.pid):
+    for at, sizes in samples(job.pid, every_s=1.0):
         taken.append((at, sizes))
         if job.poll() is not None:
             break
