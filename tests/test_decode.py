@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -429,6 +430,45 @@ def test_recording_without_end_is_cut_at_the_limit(tmp_path: Path) -> None:
         blocks.extend(found.blocks())
     assert caught.value.kind == "too_long"
     assert sum(map(len, blocks)) == 360 * RATE
+
+
+class Endless(io.RawIOBase):
+    """What begins as a file and goes on with zeros for ever."""
+
+    def __init__(self, head: bytes) -> None:
+        self.given = 0
+        self._head = head
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        time.sleep(0)  # whoever reads for ever must at least be heard of
+        data = self._head[self.given : self.given + size] or bytes(size)
+        self.given += len(data)
+        return data
+
+
+def test_stream_without_end_and_audio_is_left_after_so_many_bytes(tmp_path: Path) -> None:
+    head = make(tmp_path / "x.ogg", "-c:a", "libvorbis").read_bytes()[:5000]  # its zeros are searched for a next page
+    endless = Endless(head)
+    blocks: list[Pcm] = []
+    with pytest.raises(DecodeError) as caught:
+        blocks.extend(Decoder(lambda: endless, options=DecodeOptions(max_hours=0.002)).blocks())
+    assert caught.value.kind == "too_large"
+    assert 25e6 < endless.given < 40e6
+
+
+def test_file_without_end_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    index_is_missing = b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\1mdat" + (1 << 60).to_bytes(8, "big")
+    endless = Endless(index_is_missing)
+    with pytest.raises(DecodeError) as caught:
+        heard(Decoder(lambda: endless))
+    assert caught.value.kind == "too_large"
+    assert "TMPDIR" in str(caught.value)
+    assert endless.given < 12_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
