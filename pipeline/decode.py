@@ -234,6 +234,9 @@ class Decoder:
         if missing_s > (DAMAGED_S if log.damaged else PADDING_S):
             cause = f": {log.words}" if log.words else ""
             raise DecodeError("audio_missing", f"{missing_s:.2f} s of {promised_s:.2f} s could not be decoded{cause}")
+        # An Ogg of several streams in a row tells the length of the last one, or none
+        if log.broke_off and not (end_s and abs(missing_s) <= PADDING_S):
+            raise DecodeError("audio_missing", f"all behind {came_s:.2f} s could not be decoded: {log.words}")
 
 
 def _read_head(stream: BinaryIO) -> bytes:

@@ -388,6 +388,35 @@ def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path, ending: st
     assert_missing(decoder(tmp_path / f"hurt.{ending}", how), 2, of=20, at_most=lost)
 
 
+@both_ways
+@pytest.mark.parametrize("ending", ["mp3", "aac", "ac3", "ts"])
+def test_sample_rate_that_changes_half_way_loses_nothing(tmp_path: Path, ending: str, how: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    path.write_bytes(two_in_a_row(tmp_path, ending, *(["-c:a", "aac"] if ending == "ts" else [])))
+    pcm = heard(decoder(path, how))
+    assert len(pcm) == pytest.approx(6 * RATE, abs=RATE // 4)
+    assert pitch(pcm[: 2 * RATE]) == pytest.approx(440, abs=2)
+    assert pitch(pcm[-2 * RATE :]) == pytest.approx(880, abs=2)
+
+
+@both_ways
+def test_change_that_ffmpeg_cannot_follow_is_told(tmp_path: Path, how: str) -> None:
+    """Radio is recorded so: a stream in Ogg behind the other, of whatever rate."""
+    (tmp_path / "x.ogg").write_bytes(two_in_a_row(tmp_path, "ogg", "-c:a", "libvorbis"))
+    blocks: list[Pcm] = []
+    with pytest.raises(DecodeError, match=r"all behind 3\.00 s could not be decoded: .*change is not supp") as caught:
+        blocks.extend(decoder(tmp_path / "x.ogg", how).blocks())
+    assert caught.value.kind == "audio_missing"
+    assert sum(map(len, blocks)) == pytest.approx(3 * RATE, abs=RATE // 4)
+
+
+def two_in_a_row(folder: Path, ending: str, *output: str) -> bytes:
+    """Return a file of three seconds, and one of another rate behind it."""
+    rates = {"48000": "sine=440:d=3:r=48000", "32000": "sine=880:d=3:r=32000"}
+    made = [make(folder / f"{rate}.{ending}", *output, "-ar", rate, tone=tone) for rate, tone in rates.items()]
+    return b"".join(path.read_bytes() for path in made)
+
+
 def test_mp3_behind_a_large_picture_still_tells_its_length(tmp_path: Path) -> None:
     sound = make(tmp_path / "x.mp3", tone="sine=440:d=10").read_bytes()
     frames = sound[headers.tag_size(sound) :]
