@@ -103,7 +103,7 @@ def _on_the_web(page: str, link: str | None) -> str | None:
     uri = (link or "").strip()
     with suppress(ValueError):  # brackets that hold no address: who opens it will say so
         uri = urljoin(page if storage.scheme(page) != "file" else "", uri)
-    return uri if storage.scheme(uri) in ("http", "https") and uri.isprintable() else None
+    return uri if link and storage.scheme(uri) in ("http", "https") and uri.isprintable() else None
 
 
 def _opened_by(location: str, page: str) -> str:

@@ -84,6 +84,13 @@ def test_an_enclosure_that_does_not_say_what_it_is_is_a_recording(tmp_path: Path
     assert [one.uri for one in listing.recordings] == [f"{web}/silence.wav"]
 
 
+def test_an_enclosure_without_an_address_is_not_the_feed_itself(tmp_path: Path, web: str) -> None:
+    (tmp_path / "feed").write_text(rss(item(""), item(f"{web}/silence.wav")))
+    with web_server(tmp_path) as here:
+        listing = resolve([f"{here}/feed"])
+    assert [one.uri for one in listing.recordings] == [f"{web}/silence.wav"]
+
+
 def test_a_feed_on_the_web_is_known_by_its_content(tmp_path: Path, web: str) -> None:
     (tmp_path / "feed").write_text(rss(item("sub/silence.wav"), item(f"{web}/silence.wav")))
     (tmp_path / "sub").mkdir()
