@@ -58,6 +58,8 @@ class Figures:
     store: int  # the most that the object store held
     spilled: int
     kinds: Sizes  # each at its own peak
+    early: Sizes  # likewise, in the first third
+    late: Sizes
 
 
 def main() -> None:
@@ -178,9 +180,7 @@ def figures(said: dict[str, float], times: list[float], taken: list[tuple[float,
     """Put the samples of a job together."""
     start, end = times[0], times[-2]  # the first and the last receipt
     third = (end - start) / 3
-    kinds: Sizes = Counter()
-    for _, sizes in taken:
-        kinds |= sizes
+    kinds = peaks(taken, 0, taken[-1][0])
 
     def peak(since: float, until: float) -> int:
         return max((sizes.total() for at, sizes in taken if since <= at <= until), default=0)
@@ -196,7 +196,18 @@ def figures(said: dict[str, float], times: list[float], taken: list[tuple[float,
         store=int(said.get("store", 0)),
         spilled=int(said["spilled"]),
         kinds=kinds,
+        early=peaks(taken, start, start + third),
+        late=peaks(taken, end - third, end),
     )
+
+
+def peaks(taken: list[tuple[float, Sizes]], since: float, until: float) -> Sizes:
+    """Return the peak of each kind of process in a stretch of time."""
+    kinds: Sizes = Counter()
+    for at, sizes in taken:
+        if since <= at <= until:
+            kinds |= sizes
+    return kinds
 
 
 def tell(name: str, found: Figures) -> None:
@@ -205,7 +216,8 @@ def tell(name: str, found: Figures) -> None:
     cells = [name, f"{found.wall_s:.0f}", f"{speed:.0f}", *(f"{size / 1e6:.0f}" for size in sizes)]
     print("  ".join(f"{cell:>11}" for cell in cells), flush=True)  # noqa: T201
     for kind, size in found.kinds.most_common():
-        print(f"{'':13}{size / 1e6:8.0f} MB at most: {kind}")  # noqa: T201
+        thirds = f"{found.early[kind] / 1e6:8.0f} {found.late[kind] / 1e6:8.0f}"
+        print(f"{'':13}{size / 1e6:8.0f} MB at most, in the thirds {thirds}: {kind}")  # noqa: T201
 
 
 if __name__ == "__main__":
