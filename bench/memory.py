@@ -3,7 +3,7 @@
     python bench/memory.py [long] [short] [many] [--hours 1 10] [--short 10000] [--long 100] [--minutes 30]
 
 long   one recording after the other, of `--hours` each: the longest must need no more memory than the shortest
-short  a job over `--short` recordings of some seconds, many a folder full of links to one file
+short  a job over `--short` recordings of five seconds, many a folder full of links to one file
 many   a job over `--long` recordings of `--minutes` each
 All decode real speech (examples/audio, repeated) with ffmpeg, through Ray. Of each job: the peak of the proportional
 set size (each page shared by n processes counts 1/n in each) of its process tree, of the driver alone, and of the tree
@@ -40,6 +40,7 @@ from pipeline.types import SAMPLE_RATE
 from pipeline.whisper.options import WhisperOptions
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
+SPOKEN_S = 12  # of the example's episode, from which on somebody speaks
 HEADER = ("job", "wall s", "x real", "peak", "driver", "first third", "last third", "store", "spilled")
 
 
@@ -57,6 +58,8 @@ class Figures:
     store: int  # the most that the object store held
     spilled: int
     kinds: Sizes  # each at its own peak
+    early: Sizes  # likewise, in the first third
+    late: Sizes
 
 
 def main() -> None:
@@ -91,7 +94,7 @@ def jobs(what: Iterable[str], scratch: Path, arguments: argparse.Namespace) -> I
             for hours in arguments.hours:
                 yield f"1 x {hours:g} h", copies(speech(scratch, hours * 60), scratch / f"hours{hours:g}", 1)
         elif name == "short":
-            clip = AUDIO / "es_centralita.opus"
+            clip = speech(scratch, 5 / 60)
             yield f"{arguments.short} short", copies(clip, scratch / "short", arguments.short)
         else:
             long = speech(scratch, arguments.minutes)
@@ -100,9 +103,12 @@ def jobs(what: Iterable[str], scratch: Path, arguments: argparse.Namespace) -> I
 
 def speech(folder: Path, minutes: float) -> Path:
     """Return the example's episode, repeated to a length."""
-    audio = folder / f"{minutes:g}.opus"
-    repeat = [find_ffmpeg(), "-v", "error", "-stream_loop", "-1", "-i", str(AUDIO / "episode.m4a")]
-    subprocess.run([*repeat, "-t", str(minutes * 60), "-b:a", "24k", "-compression_level", "0", str(audio)], check=True)
+    audio, once = folder / f"{minutes:g}.opus", folder / "once.opus"
+    make = [find_ffmpeg(), "-v", "error", "-y"]
+    spoken = ["-ss", str(SPOKEN_S), "-b:a", "24k"]
+    subprocess.run([*make, "-i", str(AUDIO / "episode.m4a"), *spoken, str(once)], check=True)
+    again = ["-stream_loop", "-1", "-i", str(once), "-t", str(minutes * 60), "-c", "copy"]
+    subprocess.run([*make, *again, str(audio)], check=True)
     return audio
 
 
@@ -160,7 +166,7 @@ def measure(folder: Path, scratch: Path, model: str) -> Figures:
     reader = threading.Thread(target=listen)
     reader.start()
     taken = []
-    for at, sizes in samples(job.pid):
+    for at, sizes in samples(job.pid, every_s=1.0):
         taken.append((at, sizes))
         if job.poll() is not None:
             break
@@ -174,9 +180,7 @@ def figures(said: dict[str, float], times: list[float], taken: list[tuple[float,
     """Put the samples of a job together."""
     start, end = times[0], times[-2]  # the first and the last receipt
     third = (end - start) / 3
-    kinds: Sizes = Counter()
-    for _, sizes in taken:
-        kinds |= sizes
+    kinds = peaks(taken, 0, taken[-1][0])
 
     def peak(since: float, until: float) -> int:
         return max((sizes.total() for at, sizes in taken if since <= at <= until), default=0)
@@ -192,7 +196,18 @@ def figures(said: dict[str, float], times: list[float], taken: list[tuple[float,
         store=int(said.get("store", 0)),
         spilled=int(said["spilled"]),
         kinds=kinds,
+        early=peaks(taken, start, start + third),
+        late=peaks(taken, end - third, end),
     )
+
+
+def peaks(taken: list[tuple[float, Sizes]], since: float, until: float) -> Sizes:
+    """Return the peak of each kind of process in a stretch of time."""
+    kinds: Sizes = Counter()
+    for at, sizes in taken:
+        if since <= at <= until:
+            kinds |= sizes
+    return kinds
 
 
 def tell(name: str, found: Figures) -> None:
@@ -201,7 +216,8 @@ def tell(name: str, found: Figures) -> None:
     cells = [name, f"{found.wall_s:.0f}", f"{speed:.0f}", *(f"{size / 1e6:.0f}" for size in sizes)]
     print("  ".join(f"{cell:>11}" for cell in cells), flush=True)  # noqa: T201
     for kind, size in found.kinds.most_common():
-        print(f"{'':13}{size / 1e6:8.0f} MB at most: {kind}")  # noqa: T201
+        thirds = f"{found.early[kind] / 1e6:8.0f} {found.late[kind] / 1e6:8.0f}"
+        print(f"{'':13}{size / 1e6:8.0f} MB at most, in the thirds {thirds}: {kind}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and no retries: the opener that it is given does those.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -32,6 +33,7 @@ DAMAGED_S = 0.05  # where ffmpeg met errors
 _EXACT = ("aac", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpegts", "ogg", "tta", "wv")
 _EXACT_PCM = ("aiff", "au", "caf", "w64", "wav")
 SEEK_S = 30  # what lies further in is sought, since that costs a look at the header
+_BYTES_S = 4 << 20  # of a file, with pictures: what goes on after `max_hours` of that has no end
 _HEAD = 65_536  # bytes looked at before a stream is given to ffmpeg
 _TAG = 16 << 20  # bytes of a tag that are read ahead
 _BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}  # what an MP4 or MOV file can begin with
@@ -85,6 +87,7 @@ class Decoder:
         self._suffix = suffix
         self._start, self._end = stretch
         self._rate = rate
+        self._most = round(options.max_hours * 3600 * _BYTES_S)
         self._samples = 0
         self._counted_s: float | None = None  # by the file's header, which is believed before ffmpeg's length of it
         self.promised_s: float | None = None  # length by a count or an index; None where it is a guess
@@ -94,7 +97,7 @@ class Decoder:
 
         All that can be decoded comes first. Then DecodeError is raised if ffmpeg failed or nothing came out
         (`not_audio`, `no_audio_stream`, `empty`, `decode_failed`, `stuck`) or gave less than the container promises
-        (`audio_missing`) or does not end (`too_long`), OpenError if the store did.
+        (`audio_missing`) or does not end (`too_long`, `too_large`), OpenError if the store did.
         """
         if self._glimpse is not None:
             assert self._url is not None
@@ -111,10 +114,10 @@ class Decoder:
                 return
             if not _index_is_behind(head):
                 try:
-                    yield from self._decode("pipe:0", Feeder(head, stream))
+                    yield from self._decode("pipe:0", Feeder(head, stream, self._most))
                     return
                 except DecodeError as error:
-                    if self._samples or error.kind in ("no_audio_stream", "stuck"):
+                    if self._samples or error.kind in ("no_audio_stream", "stuck", "too_large"):
                         raise
             else:
                 yield from self._decode_spooled(head, stream)
@@ -125,7 +128,9 @@ class Decoder:
 
     def _decode_spooled(self, head: bytes, stream: BinaryIO) -> Iterator[Pcm]:
         with tempfile.NamedTemporaryFile(prefix="bulkscribe-", suffix=self._suffix) as spool:
-            feeder = Feeder(head, stream)
+            room = shutil.disk_usage(os.path.dirname(spool.name)).free // 2
+            hint = ", half of what was free in TMPDIR, where all of such a file has to lie" if room < self._most else ""
+            feeder = Feeder(head, stream, min(room, self._most), hint)
             feeder.start_into(os.dup(spool.fileno()))
             try:
                 watch = Watch(self._options.stall_s, feeder)
@@ -229,6 +234,9 @@ class Decoder:
         if missing_s > (DAMAGED_S if log.damaged else PADDING_S):
             cause = f": {log.words}" if log.words else ""
             raise DecodeError("audio_missing", f"{missing_s:.2f} s of {promised_s:.2f} s could not be decoded{cause}")
+        # An Ogg of several streams in a row tells the length of the last one, or none
+        if log.broke_off and not (end_s and abs(missing_s) <= PADDING_S):
+            raise DecodeError("audio_missing", f"all behind {came_s:.2f} s could not be decoded: {log.words}")
 
 
 def _read_head(stream: BinaryIO) -> bytes:

@@ -43,6 +43,7 @@ _ECHO = re.compile(
 _OPENING = re.compile(r"Error opening input(?: files)?: ")
 _UNLISTED = re.compile(r"Format not on whitelist '.*'")
 _ESTIMATED = re.compile(r"Estimating duration from bitrate")
+_BROKE_OFF = "Error during demuxing: "  # of newer ffmpegs; with older ones the input's name stands there
 _PICTURE = re.compile(r"Video: .*\(attached pic\)")
 _LONGEST = 16_384  # characters kept of a line
 _STREAMS = 1000  # remembered of each kind
@@ -64,6 +65,7 @@ class FfmpegLog:
         self._others: list[str] = []
         self._first: list[str] = []
         self._last: list[str] = []
+        self.broke_off = False  # whether reading ended at an error, and not at the input's end
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes; an empty `data` ends the log."""
@@ -161,6 +163,7 @@ class FfmpegLog:
         text = text.partition("\n    Last message repeated")[0].partition("\nTo ignore this")[0]
         if _ECHO.match(text):
             return
+        self.broke_off = self.broke_off or text.startswith((_BROKE_OFF, f"{self._url}: "))
         text = _UNLISTED.sub("no container of audio or video", text)
         words = _text(_OPENING.sub("", text.replace(f"{self._url}: ", "").replace(self._url, "the input")))
         if not words or words in self._first or words in self._last:

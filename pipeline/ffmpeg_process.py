@@ -193,9 +193,11 @@ class Watch:
 class Feeder(threading.Thread):
     """Carries a stream into ffmpeg's stdin or a file. It owns the target descriptor and closes it at the end."""
 
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+    def __init__(self, head: bytes, stream: BinaryIO, most: int, hint: str = "") -> None:
+        """Carry at most so many bytes; behind them stands a DecodeError (`too_large`) that ends with the `hint`."""
         super().__init__(name="feed ffmpeg", daemon=True)  # a store that never answers must not keep the process
         self.fed = 0  # bytes delivered
+        self._most, self._hint = most, hint
         self.reading = False  # whether the store is what is waited for
         self._head = head
         self._stream = stream
@@ -213,6 +215,8 @@ class Feeder(threading.Thread):
         try:
             chunk = self._head or self._next()
             while chunk and self._deliver(chunk):
+                if self.fed > self._most:
+                    raise DecodeError("too_large", f"it goes on after {self._most / 1e9:.3g} GB{self._hint}")
                 chunk = self._next()
         except BaseException as error:  # noqa: BLE001 - handed to the reader of the audio, who raises it
             self._error = error

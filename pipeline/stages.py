@@ -34,7 +34,7 @@ from pipeline.score import ScoreOptions
 from pipeline.selection import MIX, Selection, alternatives
 from pipeline.speech import SpeechOptions, detect
 from pipeline.storage import StoreOptions
-from pipeline.types import SAMPLE_RATE, Engine, Look, Outcome, Passage, Pcm, Recording, Transcript, Voice
+from pipeline.types import SAMPLE_RATE, Engine, Failure, Look, Outcome, Passage, Pcm, Recording, Transcript, Voice
 from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
@@ -107,15 +107,24 @@ def cut(recording: Recording, options: CutOptions) -> Iterator[Passage | Outcome
     yield from best_selection(partial(_listen, recording, options))
 
 
+SELECTIONS = 32  # heard beside the mix: a file can have a thousand tracks, and each means to read all of it
+
+
 def best_selection(listen: Callable[[Selection], Listening]) -> Iterator[Passage | Outcome]:
     """Yield the passages and the Outcome of the mix, or of the channel or track that holds speech when it has none."""
     outcome = yield from listen(MIX)
     if outcome.failure is None and not outcome.speech:
         # The mix is silent: its channels may cancel, or another track holds the speech.
-        others = {other: _exhaust(listen(other)) for other in alternatives(outcome.media)}
-        best = max(others, key=lambda other: others[other].speech, default=None)
-        if best is not None and others[best].speech:
+        others = alternatives(outcome.media)
+        heard = {other: _exhaust(listen(other)) for other in others[:SELECTIONS]}
+        best = max(heard, key=lambda other: heard[other].speech, default=None)
+        if best is not None and heard[best].speech:
             outcome = yield from listen(best)
+        elif len(others) > SELECTIONS:
+            words = (
+                f"no speech in {SELECTIONS + 1} of its {len(others) + 1} channels and tracks; the others were not heard"
+            )
+            outcome = replace(outcome, failure=Failure("decode", "too_many_tracks", words))
     yield outcome
 
 

@@ -10,20 +10,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from failing_proxy import failing_proxy
+from failing_proxy import FailingProxy, failing_proxy
 from ledger_driver import INTERRUPTED, REFUSED, work
 from material import CONFIG, listing, material, shuffled
 from s3_server import s3_server
+from store_servers import ACCOUNT, azurite, gcs_server
 from tables import assert_same_tables, assert_whole, read_runs, read_table
 
 from pipeline import commits
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger, LedgerOptions
+from pipeline.storage import StoreOptions
 
 TESTS = Path(__file__).parent
 KILLED = -9
@@ -194,20 +197,41 @@ def refusal(out: str, seed: int) -> str | None:
     return None
 
 
+@contextmanager
+def behind_a_proxy(store: str) -> Iterator[FailingProxy]:
+    """Run the server of a kind of store, and a proxy before it that all clients go through."""
+    server, variable, account = {
+        "s3": (s3_server, "AWS_ENDPOINT_URL", ""),
+        "gs": (gcs_server, "STORAGE_EMULATOR_HOST", ""),
+        "az": (azurite, "AZURE_STORAGE_SERVICE_ENDPOINT", f"/{ACCOUNT}"),
+    }[store]
+    with server() as endpoint, failing_proxy(endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, proxy.endpoint + account)
+        patch.delenv("AWS_MAX_ATTEMPTS", raising=False)  # it is stronger than our own
+        yield proxy
+
+
 @pytest.mark.parametrize(
-    "how", [*(pytest.param(how, marks=pytest.mark.slow) for how in ("refused", "lost")), "lost for good"]
+    ("store", "how"),
+    [
+        pytest.param(store, how, marks=[] if (store, how) == ("s3", "lost for good") else [pytest.mark.slow])
+        for store in ("s3", "gs", "az")
+        for how in ("refused", "lost", "lost for good")
+    ],
 )
-def test_store_that_fails_in_the_middle_of_a_commit(tmp_path: Path, seed: int, how: str) -> None:
+def test_store_that_fails_in_the_middle_of_a_commit(
+    tmp_path: Path, seed: int, store: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(seed)
+    monkeypatch.setattr("pipeline.stores.trying._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("pipeline.stores.options._current", [StoreOptions(store_attempts=2 if how == "lost" else 1)])
     work(str(tmp_path), seed, again=False)
-    with s3_server() as endpoint, failing_proxy(endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        patch.setenv("AWS_MAX_ATTEMPTS", "2" if how == "lost" else "1")
-        work("s3://audio/undisturbed", seed, again=False)
+    with behind_a_proxy(store) as proxy:
+        work(f"{store}://audio/undisturbed", seed, again=False)
         writes = proxy.writes
         assert writes > 20
         for at in rng.sample(range(1, writes + 1), 3):
-            out = f"s3://audio/out{at}"
+            out = f"{store}://audio/out{at}"
             proxy.fail(at, how)
             refused = refusal(out, seed)
             if how == "lost":
@@ -240,12 +264,15 @@ def test_killed_at_random_again_and_again(tmp_path: Path, drive: Drive, seed: in
     assert kills > 10
 
 
-def test_killed_at_random_on_an_object_store(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    "store", ["s3", pytest.param("gs", marks=pytest.mark.slow), pytest.param("az", marks=pytest.mark.slow)]
+)
+def test_killed_at_random_on_an_object_store(tmp_path: Path, seed: int, store: str) -> None:
     rng = random.Random(seed)
-    with s3_server(), started() as process:
+    with {"s3": s3_server, "gs": gcs_server, "az": azurite}[store](), started() as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        out = "s3://audio/out"
+        out = f"{store}://audio/out"
         ends = []
         for again in (False, True):
             # The first kill comes before anything can have ended, on however fast a machine.

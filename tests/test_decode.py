@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -387,6 +388,35 @@ def test_damage_in_the_middle_is_passed_over_and_told(tmp_path: Path, ending: st
     assert_missing(decoder(tmp_path / f"hurt.{ending}", how), 2, of=20, at_most=lost)
 
 
+@both_ways
+@pytest.mark.parametrize("ending", ["mp3", "aac", "ac3", "ts"])
+def test_sample_rate_that_changes_half_way_loses_nothing(tmp_path: Path, ending: str, how: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    path.write_bytes(two_in_a_row(tmp_path, ending, *(["-c:a", "aac"] if ending == "ts" else [])))
+    pcm = heard(decoder(path, how))
+    assert len(pcm) == pytest.approx(6 * RATE, abs=RATE // 4)
+    assert pitch(pcm[: 2 * RATE]) == pytest.approx(440, abs=2)
+    assert pitch(pcm[-2 * RATE :]) == pytest.approx(880, abs=2)
+
+
+@both_ways
+def test_change_that_ffmpeg_cannot_follow_is_told(tmp_path: Path, how: str) -> None:
+    """Radio is recorded so: a stream in Ogg behind the other, of whatever rate."""
+    (tmp_path / "x.ogg").write_bytes(two_in_a_row(tmp_path, "ogg", "-c:a", "libvorbis"))
+    blocks: list[Pcm] = []
+    with pytest.raises(DecodeError, match=r"all behind 3\.00 s could not be decoded: .*change is not supp") as caught:
+        blocks.extend(decoder(tmp_path / "x.ogg", how).blocks())
+    assert caught.value.kind == "audio_missing"
+    assert sum(map(len, blocks)) == pytest.approx(3 * RATE, abs=RATE // 4)
+
+
+def two_in_a_row(folder: Path, ending: str, *output: str) -> bytes:
+    """Return a file of three seconds, and one of another rate behind it."""
+    rates = {"48000": "sine=440:d=3:r=48000", "32000": "sine=880:d=3:r=32000"}
+    made = [make(folder / f"{rate}.{ending}", *output, "-ar", rate, tone=tone) for rate, tone in rates.items()]
+    return b"".join(path.read_bytes() for path in made)
+
+
 def test_mp3_behind_a_large_picture_still_tells_its_length(tmp_path: Path) -> None:
     sound = make(tmp_path / "x.mp3", tone="sine=440:d=10").read_bytes()
     frames = sound[headers.tag_size(sound) :]
@@ -429,6 +459,45 @@ def test_recording_without_end_is_cut_at_the_limit(tmp_path: Path) -> None:
         blocks.extend(found.blocks())
     assert caught.value.kind == "too_long"
     assert sum(map(len, blocks)) == 360 * RATE
+
+
+class Endless(io.RawIOBase):
+    """What begins as a file and goes on with zeros for ever."""
+
+    def __init__(self, head: bytes) -> None:
+        self.given = 0
+        self._head = head
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        time.sleep(0)  # whoever reads for ever must at least be heard of
+        data = self._head[self.given : self.given + size] or bytes(size)
+        self.given += len(data)
+        return data
+
+
+def test_stream_without_end_and_audio_is_left_after_so_many_bytes(tmp_path: Path) -> None:
+    head = make(tmp_path / "x.ogg", "-c:a", "libvorbis").read_bytes()[:5000]  # its zeros are searched for a next page
+    endless = Endless(head)
+    blocks: list[Pcm] = []
+    with pytest.raises(DecodeError) as caught:
+        blocks.extend(Decoder(lambda: endless, options=DecodeOptions(max_hours=0.002)).blocks())
+    assert caught.value.kind == "too_large"
+    assert 25e6 < endless.given < 40e6
+
+
+def test_file_without_end_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    index_is_missing = b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\1mdat" + (1 << 60).to_bytes(8, "big")
+    endless = Endless(index_is_missing)
+    with pytest.raises(DecodeError) as caught:
+        heard(Decoder(lambda: endless))
+    assert caught.value.kind == "too_large"
+    assert "TMPDIR" in str(caught.value)
+    assert endless.given < 12_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")

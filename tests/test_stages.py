@@ -30,7 +30,7 @@ from pipeline.stages import (
     transcribe_stage,
 )
 from pipeline.storage import StoreOptions
-from pipeline.types import SAMPLE_RATE, Outcome, Passage, Recording, Span, Transcript
+from pipeline.types import SAMPLE_RATE, Failure, Outcome, Passage, Recording, Span, Transcript
 from pipeline.whisper.options import WhisperOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "audio"
@@ -104,6 +104,17 @@ def test_speech_in_the_second_track_only_is_found(tmp_path: Path) -> None:
     passages, outcome = listened(path)
     assert passages
     assert outcome.media.selection == "track 1 mix"
+
+
+def test_tracks_without_number_are_not_all_listened_to_and_that_is_told(tmp_path: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=d=0.5:r=8000:cl=mono", *["-map", "0:a"] * 40, tmp_path / "x.mka")
+    passages, outcome = listened(tmp_path / "x.mka")
+    assert passages == []
+    assert outcome.media.tracks == 40
+    assert outcome.status == "partial"
+    assert outcome.failure == Failure(
+        "decode", "too_many_tracks", "no speech in 33 of its 40 channels and tracks; the others were not heard"
+    )
 
 
 def test_packing_of_the_input_does_not_change_the_rows() -> None:

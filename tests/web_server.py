@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,8 +17,14 @@ USER, PASSWORD, SIGNATURE = "me", "p4ssw0rd", "5ignature"
 @contextmanager
 def web_server(folder: Path, *, closed: bool = False) -> Iterator[str]:
     """Serve a folder; `closed` asks for a password or signature. Yield its address."""
-    kind = _Closed if closed else _Open
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(kind, directory=str(folder)))
+    with serving(partial(_Closed if closed else _Open, directory=str(folder))) as address:
+        yield address
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests with `handler`; yield the server's address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
