@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from jobs.datasets import DatasetOptions
 from jobs.logs import say, wordy
 from jobs.options import CommaList, collect, settings, stores
 from pipeline import clean_card, cleaned, examples, storage
@@ -33,13 +33,10 @@ LOG_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
-class CardOptions:
+class CardOptions(DatasetOptions):
     """What the card says, and how the job runs; nothing of it changes examples."""
 
     title: str = setting("Cleaned speech", "Title of the card (README.md).", rows=False)
-    license: str = setting("unknown", "Licence of the recordings, for the card, such as cc-by-4.0.", rows=False)
-    shard_mb: float = setting(256.0, "Size of a shard of audio.", "MB", rows=False)
-    workers: int = setting(0, "Recordings read at the same time; 0: one for each CPU.", rows=False)
 
 
 @click.command(epilog="Example:  bulkscribe clean pairs.csv --transcripts first --out cleaned --drop-sources worst.txt")
@@ -94,7 +91,7 @@ def command(sources: tuple[str, ...], out: str, **values: Any) -> None:
         out,
         config,
         formats=formats,
-        shard_bytes=int(told.shard_mb * 1e6),
+        shard_bytes=told.shard_bytes,
         retry_failed=values["retry_failed"],
         take_over=values["take_over"],
         kind=EXAMPLES_OF_PAIRS,
@@ -118,8 +115,7 @@ def command(sources: tuple[str, ...], out: str, **values: Any) -> None:
 def _choice(values: Mapping[str, Any], told: CardOptions) -> Choice:
     example = collect(ExampleOptions, values)
     audio = AudioOptions(values["audio"], example.rate)
-    workers = told.workers or os.cpu_count() or 1
-    return Choice(values["heard"], values["drop"], collect(JudgeOptions, values), example, audio, workers)
+    return Choice(values["heard"], values["drop"], collect(JudgeOptions, values), example, audio, told.at_once)
 
 
 def _check(choice: Choice, formats: Sequence[str], told: CardOptions) -> None:
@@ -132,8 +128,9 @@ def _check(choice: Choice, formats: Sequence[str], told: CardOptions) -> None:
         raise UserError(f"--rate {example.rate} is no rate for speech", "8000 to 48000; Whisper listens to 16000")
     if not (0 <= example.no_speech <= 1 and 0 <= example.prompts <= 1):
         raise UserError("--no-speech and --prompts are shares", "for example --no-speech 0.1")
-    if judge.max_copies < 1 or judge.max_wer < 0 or told.shard_mb <= 0 or told.workers < 0:
-        raise UserError("--max-copies, --max-wer and --shard-mb must be positive", "leave them out for the defaults")
+    if judge.max_copies < 1 or judge.max_wer < 0:
+        raise UserError("--max-copies and --max-wer must be positive", "leave them out for the defaults")
+    told.check()
 
 
 def _plain(judge: JudgeOptions) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs import second_opinion, transcribe
+from jobs.datasets import DatasetOptions
 from jobs.logs import say
 from jobs.options import CommaList, collect, settings, stores
 from jobs.running import JobOptions
@@ -46,13 +46,10 @@ class LengthOptions:
 
 
 @dataclass(frozen=True)
-class CardOptions:
+class CardOptions(DatasetOptions):
     """What the card says, and how the job runs; nothing of it changes clips."""
 
     title: str = setting("Pseudo-labelled speech", "Title of the card (README.md).", rows=False)
-    license: str = setting("unknown", "Licence of the recordings, for the card, such as cc-by-4.0.", rows=False)
-    shard_mb: float = setting(256.0, "Size of a shard of audio.", "MB", rows=False)
-    workers: int = setting(0, "Recordings read at the same time; 0: one for each CPU.", rows=False)
 
 
 @click.command(
@@ -112,7 +109,7 @@ def command(
         out,
         config,
         formats=formats,
-        shard_bytes=int(told.shard_mb * 1e6),
+        shard_bytes=told.shard_bytes,
         retry_failed=retry_failed,
         take_over=take_over,
     ) as dataset:
@@ -122,7 +119,7 @@ def command(
         idle = len(dataset.done) == count and dataset.finished
         if not idle:
             dataset.begin()
-            _fill(dataset, transcripts_in, plan, audio, told.workers or os.cpu_count() or 1, count)
+            _fill(dataset, transcripts_in, plan, audio, told.at_once, count)
         found = totals(dataset.tables("clips", CLIP_COLUMNS), dataset.tables("origins", ORIGIN_COLUMNS))
         if idle:
             say("note", "nothing to do: the data set is finished")
@@ -149,8 +146,7 @@ def _check(audio: AudioOptions, plan: Plan, formats: tuple[str, ...], told: Card
     shares = plan.splits.validation, plan.splits.test
     if min(shares) < 0 or sum(shares) > 1:
         raise UserError("--validation and --test are shares of the recordings", "for example --test 0.05")
-    if told.shard_mb <= 0 or told.workers < 0:
-        raise UserError("--shard-mb and --workers must be positive", "leave them out for the defaults")
+    told.check()
 
 
 def _second_opinion(out: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -17,3 +17,11 @@ FAILURE = (
     column("error_message", pa.string(), "The cause in its own words (ffmpeg's, the store's). Null when ok."),
     column("retryable", pa.bool_(), "Whether it was of passing kind; --retry-failed takes those up again."),
 )
+
+# Of whatever a run writes: which run, and what it was told.
+RUN = (
+    column(
+        "config_hash", pa.string(), "Hash of everything that changes rows; runs/*.json spells it out.", nullable=False
+    ),
+    column("run_id", pa.string(), "The run that wrote this row: runs/RUN_ID.json.", nullable=False),
+)

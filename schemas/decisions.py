@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.column import FAILURE, column
+from schemas.column import FAILURE, RUN, column
 
 LANGUAGE = pa.struct(
     [pa.field("language", pa.string(), nullable=False), pa.field("probability", pa.float64(), nullable=False)]
@@ -91,13 +91,7 @@ DECISIONS = pa.schema(
         ),
         column("initial_prompt", pa.string(), "Prompt that the manifest names for the recording; for `transcribe`."),
         column("model", pa.string(), "Name of the model.", nullable=False),
-        column(
-            "config_hash",
-            pa.string(),
-            "Hash of everything that changes rows; runs/*.json spells it out.",
-            nullable=False,
-        ),
-        column("run_id", pa.string(), "The run that wrote this row: runs/RUN_ID.json.", nullable=False),
+        *RUN,
         column("metadata", pa.string(), "JSON object: the manifest's other columns.", nullable=False),
     ]
 )

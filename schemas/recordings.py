@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.column import FAILURE, column
+from schemas.column import FAILURE, RUN, column
 
 STRETCH = pa.struct([pa.field("start", pa.float64(), nullable=False), pa.field("end", pa.float64(), nullable=False)])
 
@@ -86,13 +86,7 @@ RECORDINGS = pa.schema(
         column("segments", pa.int32(), "Number of segments.", nullable=False),
         column("flagged_segments", pa.int32(), "Number of segments with at least one flag.", nullable=False),
         column("model", pa.string(), "Name of the model.", nullable=False),
-        column(
-            "config_hash",
-            pa.string(),
-            "Hash of everything that changes rows; runs/*.json spells it out.",
-            nullable=False,
-        ),
-        column("run_id", pa.string(), "The run that wrote this row: runs/RUN_ID.json.", nullable=False),
+        *RUN,
         column(
             "metadata",
             pa.string(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.column import FAILURE, column
+from schemas.column import FAILURE, RUN, column
 
 REVIEWS = pa.schema(
     [
@@ -35,12 +35,6 @@ REVIEWS = pa.schema(
         ),
         column("heard_s", pa.float64(), "Audio that was heard again.", "s", nullable=False),
         column("model", pa.string(), "Name of the second model.", nullable=False),
-        column(
-            "config_hash",
-            pa.string(),
-            "Hash of everything that changes rows; runs/*.json spells it out.",
-            nullable=False,
-        ),
-        column("run_id", pa.string(), "The run that wrote this row: runs/RUN_ID.json.", nullable=False),
+        *RUN,
     ]
 )
