@@ -15,7 +15,7 @@ import torch
 from speech_examples import LANGUAGES, answers, clip, passage, passes, said, with_options
 
 from pipeline.types import SAMPLE_RATE, Passage, Segment, Span
-from pipeline.whisper.engine import Lane, WhisperEngine
+from pipeline.whisper.engine import Lane, WhisperEngine, fitting
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.reels import Window
 from pipeline.whisper.search import Greedy
@@ -155,6 +155,15 @@ def test_slots_fewer_than_passages_are_refilled(engine: WhisperEngine, passages:
     assert {name: said(one.segments) for name, one in refilled.items()} == {
         name: said(one.segments) for name, one in roomy.items()
     }
+
+
+@pytest.mark.parametrize("room", [26.0, 100.0, 399.0, 400.0, 401.0, 1000.0])
+def test_slots_fill_the_memory_and_no_more(room: float) -> None:
+    def needed(slots: int) -> float:
+        return slots * 5 + min(slots, 16) * 20
+
+    slots = fitting(room, 5, 20, 16)
+    assert needed(slots) <= room < needed(slots + 1)
 
 
 def test_out_of_memory_halves_the_slots_and_loses_nothing(

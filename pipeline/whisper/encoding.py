@@ -67,12 +67,12 @@ class Encoders:
         """Windows that wait for `encode_some`."""
         return len(self._pending)
 
-    def encode_some(self) -> int:
-        """Encode a batch of what waits, all of one shape, in the caller's thread; return how many those are."""
+    def encode_some(self, most: int) -> int:
+        """Encode at most so many of what waits, all of one shape, in the caller's thread; return how many those are."""
         shape = self._pending[0][0].shape
         same = [one for one in self._pending if one[0].shape == shape]
         others = [one for one in self._pending if one[0].shape != shape]
-        batch, self._pending = same[: self.model.batch], same[self.model.batch :] + others
+        batch, self._pending = same[:most], same[most:] + others
         encoded = self._beside(torch.stack([mel for mel, _ in batch]))
         for (_, future), one in zip(batch, encoded, strict=True):
             future.set_result(one)

@@ -84,7 +84,6 @@ class WhisperEngine:
         gpu = self.device.type == "cuda"
         self.share_of_retries = 8 if gpu else 4  # windows of the first lane to one with several candidates
         self.slots = options.slots or (self._fitting() if gpu else CPU_SLOTS)
-        self.ahead = AHEAD * self.model.batch
 
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
@@ -130,9 +129,14 @@ class WhisperEngine:
         encoding = self.cores if self.device.type == "cpu" else 0
         yield from Screener(self.model, self.tokens, self.device, encoding).screen(passages)
 
+    @property
+    def batch(self) -> int:
+        """Windows that are encoded at once."""
+        return min(self.model.batch, self.slots)
+
     def _wants(self, first: Lane, again: Lane) -> bool:
         """Say whether a new passage may come; not while many windows wait for another try, with their encoded audio."""
-        return len(first.waiting) < first.slots.free + self.ahead and len(again.waiting) < again.slots.capacity
+        return len(first.waiting) < first.slots.free + AHEAD * self.batch and len(again.waiting) < again.slots.capacity
 
     def _fitting(self) -> int:
         """Return how many slots this GPU's free memory has room for, beside all that is on its way to and from them."""
@@ -142,8 +146,8 @@ class WhisperEngine:
             one if self.options.beam == 1 else 2 * several / self.share_of_retries
         ) + several / self.share_of_retries
         # Encoded ahead, being encoded, and kept and put together to be weighed.
-        room = SHARE * free_memory(self.device) - (AHEAD + 3) * self.model.batch * audio
-        return max(1, min(GPU_SLOTS, int(room / slot)))
+        beside = (AHEAD + 3) * audio
+        return max(1, min(GPU_SLOTS, fitting(SHARE * free_memory(self.device), slot, beside, self.model.batch)))
 
     def _fitting_lanes(self) -> tuple[Lane, Lane]:
         """Return lanes of as many slots as the memory turns out to have room for."""
@@ -233,9 +237,11 @@ class WhisperEngine:
         no more windows are being encoded than decoded: a step costs much the same for one or for ten.
         """
         coming = [window.encoding for window in lane.waiting if window.encoding and not window.encoding.done()]
-        encoded, batch = len(lane.waiting) - len(coming), self.model.batch
-        while (left := self.encoders.waiting) and encoded < self.ahead and (left >= batch or encoded < lane.slots.free):
-            encoded += self.encoders.encode_some()
+        encoded, batch = len(lane.waiting) - len(coming), self.batch
+        while (left := self.encoders.waiting) and encoded < AHEAD * batch:
+            if left < batch and encoded >= lane.slots.free:
+                break
+            encoded += self.encoders.encode_some(batch)
         if self.device.type == "cpu" and len(coming) > busy + encoded:
             wait(coming[: (len(coming) - busy - encoded + 1) // 2])
 
@@ -335,6 +341,12 @@ class WhisperEngine:
         options = self.options
         prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
         return prompt + (self.tokens.encode(" " + options.prefix.strip()) if options.prefix else []), sot
+
+
+def fitting(room: float, slot: float, beside: float, batch: int) -> int:
+    """Return how many slots have room, where each takes `slot` bytes, and each of the first `batch` `beside` them."""
+    few = room / (slot + beside)
+    return int(few if few < batch else (room - batch * beside) / slot)
 
 
 def _as_the_reference(options: WhisperOptions) -> WhisperOptions:

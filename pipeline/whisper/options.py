@@ -63,5 +63,5 @@ class WhisperOptions:
         "Number format of the model: auto is float16 on a GPU, int8 on a CPU that multiplies it in hardware.",
         choices=("auto", "float32", "bfloat16", "float16", "int8"),
     )
-    slots: int = setting(0, "Windows decoded at once; 0 chooses by device.", rows=False)
+    slots: int = setting(0, "Windows decoded at once; 0 chooses by device and memory.", rows=False)
     threads: int = setting(0, "CPU threads of the model; 0 takes the cores there are.", rows=False)

@@ -50,7 +50,7 @@ class Screener:
                 if isinstance(passage, Passage):
                     waiting.append((passage, [self._encoders.submit(mel) for mel in self._windows(passage)]))
             while self._encoders.waiting:
-                self._encoders.encode_some()
+                self._encoders.encode_some(self._model.batch)
             if waiting:
                 yield self._look(*waiting.popleft())
             yield None
