@@ -166,7 +166,7 @@ def test_pool_grows_from_its_smallest_to_its_largest_size(tmp_path: Path, made: 
     gpus = {add(made, "gpu", gpus=1).node_id for _ in range(2)}
     machines, words = options(made, actors="1:2"), tmp_path / "words"
     steps = noting(plan(machines, 1, passage_max_s=4), words, transcribe=10.0)  # so a queue stands before the actor
-    job(tmp_path / "out", steps, copies(tmp_path / "audio", 32, "en_switchboard.mp3"), RayRunner(machines))
+    job(tmp_path / "out", steps, copies(tmp_path / "audio", 96, "en_switchboard.mp3"), RayRunner(machines))
     assert nodes_of(words, "transcribe") == gpus
 
 
