@@ -163,6 +163,15 @@ def test_slots_fewer_than_passages_are_refilled(engine: WhisperEngine, passages:
     }
 
 
+def test_one_thread_encodes_and_decodes_in_turn(engine: WhisperEngine, passages: dict[str, Passage]) -> None:
+    # Many more than are encoded ahead.
+    clips = [replace(clip(one, 3), recording_id=f"{name} {i}") for name, one in passages.items() for i in range(2)]
+    alone = answers(WhisperEngine(replace(PLAIN, threads=1)), *clips)
+    assert {name: said(one.segments) for name, one in alone.items()} == {
+        name: said(one.segments) for name, one in answers(engine, *clips).items()
+    }
+
+
 @pytest.mark.parametrize("room", [26.0, 100.0, 399.0, 400.0, 401.0, 1000.0])
 def test_slots_fill_the_memory_and_no_more(room: float) -> None:
     def needed(slots: int) -> float:

@@ -63,6 +63,11 @@ class Encoders:
         return future
 
     @property
+    def beside(self) -> bool:
+        """Whether threads of their own encode, so that nothing waits for `encode_some`."""
+        return self._pool is not None
+
+    @property
     def waiting(self) -> int:
         """Windows that wait for `encode_some`."""
         return len(self._pending)

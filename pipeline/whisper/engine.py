@@ -233,8 +233,8 @@ class WhisperEngine:
     def _encode(self, lane: Lane, busy: int) -> None:
         """Let new windows be encoded.
 
-        On a GPU here, in whole batches unless slots would stand idle. On a CPU, whose threads do it beside, wait until
-        no more windows are being encoded than decoded: a step costs much the same for one or for ten.
+        In this thread, in whole batches unless slots would stand idle. Where threads do it beside, wait until no more
+        windows are being encoded than decoded: a step costs much the same for one or for ten.
         """
         coming = [window.encoding for window in lane.waiting if window.encoding and not window.encoding.done()]
         encoded, batch = len(lane.waiting) - len(coming), self.batch
@@ -242,7 +242,7 @@ class WhisperEngine:
             if left < batch and encoded >= lane.slots.free:
                 break
             encoded += self.encoders.encode_some(batch)
-        if self.device.type == "cpu" and len(coming) > busy + encoded:
+        if self.encoders.beside and len(coming) > busy + encoded:
             wait(coming[: (len(coming) - busy - encoded + 1) // 2])
 
     def _admit(self, lane: Lane, *, at_once: bool) -> None:
