@@ -63,7 +63,7 @@ class Encoders:
         return future
 
     @property
-    def beside(self) -> bool:
+    def threaded(self) -> bool:
         """Whether threads of their own encode, so that nothing waits for `encode_some`."""
         return self._pool is not None
 
@@ -78,12 +78,12 @@ class Encoders:
         same = [one for one in self._pending if one[0].shape == shape]
         others = [one for one in self._pending if one[0].shape != shape]
         batch, self._pending = same[:most], same[most:] + others
-        encoded = self._beside(torch.stack([mel for mel, _ in batch]))
+        encoded = self._in_other_queue(torch.stack([mel for mel, _ in batch]))
         for (_, future), one in zip(batch, encoded, strict=True):
             future.set_result(one)
         return len(batch)
 
-    def _beside(self, mel: Tensor) -> list[Encoded]:
+    def _in_other_queue(self, mel: Tensor) -> list[Encoded]:
         """Encode in the GPU's other queue. What is `there` may be used in the caller's."""
         if self._stream is None:
             return self.encode(mel)

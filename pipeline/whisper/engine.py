@@ -82,7 +82,7 @@ class WhisperEngine:
             timestamps=options.timestamps,
         )
         gpu = self.device.type == "cuda"
-        self.share_of_retries = 8 if gpu else 4  # windows of the first lane to one with several candidates
+        self.lane_ratio = 8 if gpu else 4  # slots of the first lane to one of the second
         self.slots = options.slots or (self._fitting() if gpu else CPU_SLOTS)
 
     @torch.inference_mode()
@@ -142,9 +142,8 @@ class WhisperEngine:
         """Return how many slots this GPU's free memory has room for, beside all that is on its way to and from them."""
         audio, cache = self.model.bytes_of_audio, self.model.bytes_of_cache
         one, several = audio + cache, audio + max(self.options.beam, self.options.best_of) * cache
-        slot = (
-            one if self.options.beam == 1 else 2 * several / self.share_of_retries
-        ) + several / self.share_of_retries
+        first = one if self.options.beam == 1 else 2 * several / self.lane_ratio
+        slot = first + several / self.lane_ratio
         # Encoded ahead, being encoded, and kept and put together to be weighed.
         beside = (AHEAD + 3) * audio
         return max(1, min(GPU_SLOTS, fitting(SHARE * free_memory(self.device), slot, beside, self.model.batch)))
@@ -163,7 +162,7 @@ class WhisperEngine:
     def _lanes(self) -> tuple[Lane, Lane]:
         """Return the lane of first attempts and the one of further ones, which are sampled."""
         options = self.options
-        few = max(1, self.slots // self.share_of_retries)  # windows with several candidates that are decoded at once
+        few = max(1, self.slots // self.lane_ratio)  # windows with several candidates that are decoded at once
         first = self._lane(2 * few if options.beam > 1 else self.slots, sampling=options.temperatures[0] > 0)
         return first, self._lane(few, sampling=True)
 
@@ -242,7 +241,7 @@ class WhisperEngine:
             if left < batch and encoded >= lane.slots.free:
                 break
             encoded += self.encoders.encode_some(batch)
-        if self.encoders.beside and len(coming) > busy + encoded:
+        if self.encoders.threaded and len(coming) > busy + encoded:
             wait(coming[: (len(coming) - busy - encoded + 1) // 2])
 
     def _admit(self, lane: Lane, *, at_once: bool) -> None:

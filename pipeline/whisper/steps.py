@@ -15,9 +15,9 @@ from pipeline.whisper.model import TEXT_POSITIONS, Whisper
 from pipeline.whisper.slots import Slots
 
 REACHES = (128, 256, TEXT_POSITIONS)  # positions that the graphs of long and short texts cover
-# Steps of a GPU between two looks of the host at which rows have ended: a few layers are soon done, and the host has
-# much the same to do. Rows that have ended by then went on for nothing.
-LAYERS, MOST = 128, 8
+# How far a GPU goes between two looks of the host at which rows have ended: what the host does then takes as long as
+# some layers of steps. More steps than a few are lost on the rows that have ended.
+LAYERS_A_LOOK, STEPS_A_LOOK = 128, 8
 
 Shape = tuple[tuple[int, int], ...]  # slots and reach of each lane; no slots where it is idle
 
@@ -28,7 +28,7 @@ class Steps:
     def __init__(self, model: Whisper, lanes: Sequence[Slots[Any]]) -> None:
         self._model, self._lanes = model, lanes
         self.graphs = model.device.type == "cuda"
-        self.stride = max(1, min(MOST, LAYERS // model.dims.decoder_layers)) if self.graphs else 1
+        self.stride = max(1, min(STEPS_A_LOOK, LAYERS_A_LOOK // model.dims.decoder_layers)) if self.graphs else 1
         self.count = 0
         self._recorded: dict[Shape, torch.cuda.CUDAGraph | None] = {}  # None: met once
 
