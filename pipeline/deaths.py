@@ -30,8 +30,9 @@ class Deaths:
         self._uri = storage.join(out, STAGING, FILE)
         self.wanted = wanted
         self.followed = followed
-        self.known = _read(self._uri)
-        self._stands = bool(self.known)
+        known = _read(self._uri)
+        self.known = known or {}
+        self._stands = known is not None
 
     def note(self, counts: Mapping[str, int]) -> None:
         """Keep how many have died at each key, of recordings that are still to be completed."""
@@ -59,13 +60,14 @@ class Watcher(Protocol):
         """Take what is known of deaths, and note those to come."""
 
 
-def _read(uri: str) -> dict[str, int]:
+def _read(uri: str) -> dict[str, int] | None:
+    """Return what the file says; None where there is no file."""
     try:
         found: dict[str, int] = json.loads(storage.read_bytes(uri))["deaths"]
     except OpenError as error:
         if error.kind != "not_found":
             raise UserError(f"cannot read {uri}: {error}", "check the store, and the rights on it") from error
-        return {}
+        return None
     except (ValueError, KeyError):  # nothing that a driver has written
         return {}
     return found

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import deadly
+import psutil
 import pytest
 from deadly import AT_CUTTING
 from tables import assert_whole, read_table
@@ -51,6 +52,15 @@ def test_what_is_complete_is_forgotten(tmp_path: Path) -> None:
         ledger.deaths.note({"aa": 1, "bb/3": 1})
         assert ledger.deaths.known == {"bb/3": 1}
         ledger.receive([Outcome(other, passages=0, duration=0, speech=0)])
+    assert not (tmp_path / "_staging" / FILE).exists()
+
+
+@pytest.mark.parametrize("content", ['{"deaths": {}}', '{"deaths"'])  # the first: what was suspect has been completed
+def test_file_that_says_nothing_goes_when_all_is_done(tmp_path: Path, content: str) -> None:
+    (tmp_path / "_staging").mkdir()
+    (tmp_path / "_staging" / FILE).write_text(content)
+    with opened(tmp_path) as ledger:
+        ledger.todo([])
     assert not (tmp_path / "_staging" / FILE).exists()
 
 
@@ -101,9 +111,11 @@ def test_deaths_on_ray_count_on_when_the_driver_is_killed(tmp_path: Path) -> Non
         while not (out / "_staging" / FILE).exists():
             assert first.poll() is None
             time.sleep(0.1)
+        ray = [one for one in psutil.Process(first.pid).children(recursive=True) if "Agent" not in one.name()]
     finally:
         first.kill()
         first.wait()
+    assert psutil.wait_procs(ray, timeout=60)[1] == []  # a worker may have begun with the recording meanwhile
     known = Deaths(str(out), lambda _: True).known
     assert known
     begun = len(list(marks.glob("cutting*")))
