@@ -7,7 +7,6 @@ and no retries: the opener that it is given does those.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -128,9 +127,7 @@ class Decoder:
 
     def _decode_spooled(self, head: bytes, stream: BinaryIO) -> Iterator[Pcm]:
         with tempfile.NamedTemporaryFile(prefix="bulkscribe-", suffix=self._suffix) as spool:
-            room = shutil.disk_usage(os.path.dirname(spool.name)).free // 2
-            hint = ", half of what was free in TMPDIR, where all of such a file has to lie" if room < self._most else ""
-            feeder = Feeder(head, stream, min(room, self._most), hint)
+            feeder = Feeder(head, stream, self._most, os.path.dirname(spool.name))
             feeder.start_into(os.dup(spool.fileno()))
             try:
                 watch = Watch(self._options.stall_s, feeder)
@@ -234,8 +231,9 @@ class Decoder:
         if missing_s > (DAMAGED_S if log.damaged else PADDING_S):
             cause = f": {log.words}" if log.words else ""
             raise DecodeError("audio_missing", f"{missing_s:.2f} s of {promised_s:.2f} s could not be decoded{cause}")
-        # An Ogg of several streams in a row tells the length of the last one, or none
-        if log.broke_off and not (end_s and abs(missing_s) <= PADDING_S):
+        # An Ogg of several streams in a row tells the length of one of them, or none.
+        whole = end_s and abs(missing_s) <= PADDING_S and log.media.container != "ogg"
+        if log.broke_off and not whole:
             raise DecodeError("audio_missing", f"all behind {came_s:.2f} s could not be decoded: {log.words}")
 
 

@@ -193,11 +193,14 @@ class Watch:
 class Feeder(threading.Thread):
     """Carries a stream into ffmpeg's stdin or a file. It owns the target descriptor and closes it at the end."""
 
-    def __init__(self, head: bytes, stream: BinaryIO, most: int, hint: str = "") -> None:
-        """Carry at most so many bytes; behind them stands a DecodeError (`too_large`) that ends with the `hint`."""
+    def __init__(self, head: bytes, stream: BinaryIO, most: int, folder: str | None = None) -> None:
+        """Carry at most so many bytes; behind them stands a DecodeError (`too_large`).
+
+        Into a file in `folder` at most as many as are left free there, so that it is never full however many do so.
+        """
         super().__init__(name="feed ffmpeg", daemon=True)  # a store that never answers must not keep the process
         self.fed = 0  # bytes delivered
-        self._most, self._hint = most, hint
+        self._most, self._folder = most, folder
         self.reading = False  # whether the store is what is waited for
         self._head = head
         self._stream = stream
@@ -215,8 +218,7 @@ class Feeder(threading.Thread):
         try:
             chunk = self._head or self._next()
             while chunk and self._deliver(chunk):
-                if self.fed > self._most:
-                    raise DecodeError("too_large", f"it goes on after {self._most / 1e9:.3g} GB{self._hint}")
+                self._bound()
                 chunk = self._next()
         except BaseException as error:  # noqa: BLE001 - handed to the reader of the audio, who raises it
             self._error = error
@@ -232,6 +234,14 @@ class Feeder(threading.Thread):
         """End it: ffmpeg is gone, so a write fails at once; a read ends with the store's own time limits."""
         self._stopped = True
         self.join(1.0 if self.reading else None)
+
+    def _bound(self) -> None:
+        gone_on = f"it goes on after {self.fed / 1e9:.3g} GB"
+        if self.fed > self._most:
+            raise DecodeError("too_large", gone_on)
+        if self._folder is not None and self.fed > shutil.disk_usage(self._folder).free:
+            why = "all of such a file has to lie in TMPDIR, where no more than that is left free"
+            raise DecodeError("too_large", f"{gone_on}, and {why}", retryable=True)
 
     def _next(self) -> bytes:
         self.reading = True

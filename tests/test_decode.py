@@ -16,6 +16,7 @@ import time
 import tracemalloc
 import wave
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -410,6 +411,19 @@ def test_change_that_ffmpeg_cannot_follow_is_told(tmp_path: Path, how: str) -> N
     assert sum(map(len, blocks)) == pytest.approx(3 * RATE, abs=RATE // 4)
 
 
+@both_ways
+def test_codec_that_changes_is_told(tmp_path: Path, how: str) -> None:
+    """ffmpeg stops there, and tells the length of the first stream as that of the file."""
+    first = make(tmp_path / "a.ogg", "-c:a", "libvorbis", tone="sine=440:d=3")
+    second = make(tmp_path / "b.ogg", "-c:a", "libopus", tone="sine=880:d=5")
+    (tmp_path / "x.ogg").write_bytes(first.read_bytes() + second.read_bytes())
+    blocks: list[Pcm] = []
+    with pytest.raises(DecodeError, match=r"all behind 3\.00 s could not be decoded") as caught:
+        blocks.extend(decoder(tmp_path / "x.ogg", how).blocks())
+    assert caught.value.kind == "audio_missing"
+    assert sum(map(len, blocks)) == pytest.approx(3 * RATE, abs=RATE // 4)
+
+
 def two_in_a_row(folder: Path, ending: str, *output: str) -> bytes:
     """Return a file of three seconds, and one of another rate behind it."""
     rates = {"48000": "sine=440:d=3:r=48000", "32000": "sine=880:d=3:r=32000"}
@@ -488,16 +502,22 @@ def test_stream_without_end_and_audio_is_left_after_so_many_bytes(tmp_path: Path
     assert 25e6 < endless.given < 40e6
 
 
-def test_file_without_end_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+def test_files_without_end_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index_is_missing = b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\1mdat" + (1 << 60).to_bytes(8, "big")
-    endless = Endless(index_is_missing)
-    with pytest.raises(DecodeError) as caught:
-        heard(Decoder(lambda: endless))
-    assert caught.value.kind == "too_large"
-    assert "TMPDIR" in str(caught.value)
-    assert endless.given < 12_000_000
+    endless = [Endless(index_is_missing) for _ in range(3)]  # at once
+    disk, usage = 40_000_000, shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=disk - sum(one.given for one in endless)))
+
+    def failure(one: Endless) -> DecodeError:
+        with pytest.raises(DecodeError) as caught:
+            heard(Decoder(lambda: one))
+        return caught.value
+
+    with ThreadPoolExecutor(len(endless)) as pool:
+        failures = list(pool.map(failure, endless))
+    assert {one.kind for one in failures} == {"too_large"}
+    assert all("TMPDIR" in str(one) and one.retryable for one in failures)
+    assert sum(one.given for one in endless) < disk
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
