@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ _SYLLABLES = re.compile("[\uac00-\ud7af]")  # Hangul: as dense as these, though 
 NGRAM, DENSE_NGRAM = 4, 2  # characters
 
 
+@lru_cache(maxsize=1)  # all that is told of a segment begins with them
 def letters(text: str) -> str:
     """Return what is said of a text: its letters and digits, folded (case, width), without spaces and punctuation."""
     folded = unicodedata.normalize("NFKC", text).casefold()
@@ -42,8 +44,11 @@ def repetition(text: str) -> tuple[int, int]:
     for shift in range(1, len(codes) // 2 + 1):
         if len(codes) <= longest:
             break
-        run = _longest_run(codes[shift:] == codes[:-shift])
-        if run >= shift and run + shift > longest:
+        equal, needed = codes[shift:] == codes[:-shift], max(shift, longest - shift + 1)
+        if np.count_nonzero(equal) < needed:  # mostly so, and quicker to tell
+            continue
+        run = _longest_run(equal)
+        if run >= needed:
             longest, period = run + shift, shift
     return longest, period
 
