@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
-from pipeline import rows
+from pipeline import hops
 from pipeline.omissions import omissions
 from pipeline.stages import CutOptions, cut_stage, in_process, transcribe_stage
 from pipeline.types import SAMPLE_RATE, Omission, Recording, Segment, Span, Transcript
@@ -58,12 +58,12 @@ def transcripts(folder: Path, options: WhisperOptions, keep: Path | None) -> dic
         lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
         recordings = [Recording(uri, str(folder / uri)) for uri in (json.loads(line)["uri"] for line in lines)]
         plan = (cut_stage(CutOptions()), transcribe_stage(options))
-        tables = [rows.recordings_table([recording]) for recording in recordings]
+        tables = [hops.recordings_table([recording]) for recording in recordings]
         table = pa.concat_tables(in_process(plan, tables)).combine_chunks()
         if kept:
             pq.write_table(table, kept)
     found: dict[str, list[Transcript]] = defaultdict(list)
-    for item in rows.read_transcripts(table):
+    for item in hops.read_transcripts(table):
         if isinstance(item, Transcript):
             found[item.recording_id].append(item)
     return {id_: sorted(found[id_], key=lambda item: item.passage) for id_ in sorted(found)}

@@ -19,7 +19,7 @@ import pyarrow as pa
 from workers import Hear, Rows, options_of, serve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
-from pipeline import rows, score
+from pipeline import hops, score
 from pipeline.stages import CutOptions, Transcribe, cut_stage, mark_stage
 from pipeline.types import SAMPLE_RATE, Outcome, Recording, Transcript
 from pipeline.whisper.options import WhisperOptions
@@ -41,12 +41,12 @@ def load(options: WhisperOptions) -> Hear:
 
     def hear(entries: Rows) -> Rows:
         recordings = [Recording(e["uri"], e["uri"], language=e["language"]) for e in entries]
-        tables: Iterable[pa.Table] = (rows.recordings_table([recording]) for recording in recordings)
+        tables: Iterable[pa.Table] = (hops.recordings_table([recording]) for recording in recordings)
         for transform in (cut_stage(CutOptions()).make(), transcribe, mark_stage(score.ScoreOptions()).make()):
             tables = transform(tables)
         transcripts: dict[str, list[Transcript]] = defaultdict(list)
         outcomes: dict[str, Outcome] = {}
-        for item in (item for table in tables for item in rows.read_transcripts(table)):
+        for item in (item for table in tables for item in hops.read_transcripts(table)):
             if isinstance(item, Outcome):
                 outcomes[item.recording.id] = item
             else:

@@ -40,7 +40,7 @@ import pyarrow.parquet as pq
 from processes import Sizes, cpu_s, samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
-from pipeline import rows
+from pipeline import hops
 from pipeline.errors import OpenError
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageCutter, PassageOptions
@@ -255,7 +255,7 @@ def driver_alone(mean_s: float, scratch: str | None, windows: int = 4_000) -> tu
     count = max(4, round(windows / per_recording))
     recordings = [Recording(f"{n:020x}", f"/archive/{n:09}.mp3") for n in range(count)]
     plan = make_plan("fake", mean_s)
-    blocks = (rows.recordings_table(recordings[at : at + 200]) for at in range(0, count, 200))
+    blocks = (hops.recordings_table(recordings[at : at + 200]) for at in range(0, count, 200))
     ready = [pa.concat_tables(list(in_process(plan, [block]))) for block in blocks]
 
     def replay(plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:

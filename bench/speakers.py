@@ -29,7 +29,7 @@ from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
-from pipeline import rows, speakers
+from pipeline import hops, speakers
 from pipeline.engines import load_listener
 from pipeline.links import people
 from pipeline.speakers import SpeakerOptions
@@ -84,12 +84,12 @@ class Ears:
         """Return the passages of a recording, without text, with their voices; and its seconds."""
         kept = self._keep / f"{path.parent.name}-{path.name}.parquet" if self._keep else None
         if kept and kept.exists():
-            items = list(rows.read_transcripts(pq.read_table(kept)))
+            items = list(hops.read_transcripts(pq.read_table(kept)))
         else:
             items = list(self._listened(path))
             if kept:
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                pq.write_table(rows.transcripts_table(items), kept)
+                pq.write_table(hops.transcripts_table(items), kept)
         (duration,) = (one.duration / SAMPLE_RATE for one in items if isinstance(one, Outcome))
         return [one for one in items if isinstance(one, Transcript)], duration
 

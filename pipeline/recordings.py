@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import rows
+from pipeline import hops
 from pipeline.types import Recording
 
 _CHUNK = 8192  # recordings that are objects at a time
 
 
 class Recordings(Sequence[Recording]):
-    """An immutable sequence of recordings in an Arrow table of `rows.RECORDING_HOP`: about 150 bytes and a URI each."""
+    """An immutable sequence of recordings in an Arrow table of `hops.RECORDING_HOP`: about 150 bytes and a URI each."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -32,9 +32,9 @@ class Recordings(Sequence[Recording]):
         """Take recordings from an iterator, which may be long; those that are columns already stay what they are."""
         if isinstance(recordings, Recordings):
             return recordings
-        iterator, parts = iter(recordings), [cls(rows.recordings_table([]))]
+        iterator, parts = iter(recordings), [cls(hops.recordings_table([]))]
         while chunk := list(islice(iterator, _CHUNK)):
-            parts.append(cls(rows.recordings_table(chunk)))
+            parts.append(cls(hops.recordings_table(chunk)))
         return cls.joined(parts)
 
     @classmethod
@@ -91,7 +91,7 @@ class Recordings(Sequence[Recording]):
 
     def __iter__(self) -> Iterator[Recording]:
         for at in range(0, len(self), _CHUNK):
-            yield from rows.read_recordings(self.table.slice(at, _CHUNK))
+            yield from hops.read_recordings(self.table.slice(at, _CHUNK))
 
     @overload
     def __getitem__(self, index: int) -> Recording: ...
@@ -101,7 +101,7 @@ class Recordings(Sequence[Recording]):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         at = range(len(self))[index]  # negative ones, and IndexError
-        return next(rows.read_recordings(self.table.slice(at, 1)))
+        return next(hops.read_recordings(self.table.slice(at, 1)))
 
     def __eq__(self, other: object) -> bool:
         """Equal to any sequence of equal recordings."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import rows
+from pipeline import hops
 from pipeline.deaths import Watcher
 from pipeline.ledger import Ledger
 from pipeline.stages import Plan, in_process
@@ -44,7 +44,7 @@ def complete(
         _tell_round(number, recordings)
         with closing(runner(plan, recordings)) as tables:
             for table in tables:
-                items = list(rows.read_answers(table))
+                items = list(hops.read_answers(table))
                 yield ledger.receive(items), sum(len(item.span) for item in items if not isinstance(item, Outcome))
         before, recordings = len(recordings), ledger.missing()
         fruitless = 0 if len(recordings) < before else fruitless + 1
@@ -62,4 +62,4 @@ def _tell_round(number: int, recordings: Sequence[Recording]) -> None:
 
 def local(plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
     """Runner in this process: no Ray, one recording after the other."""
-    yield from in_process(plan, (rows.recordings_table([recording]) for recording in recordings))
+    yield from in_process(plan, (hops.recordings_table([recording]) for recording in recordings))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline import logs, metrics, rows
+from pipeline import hops, logs, metrics
 from pipeline.attempts import KILLED, Roll, Worker, tell
 from pipeline.deaths import Deaths
 from pipeline.errors import BulkscribeError, UserError
@@ -125,7 +125,7 @@ class RayRunner:
             except ray.exceptions.RayError as error:
                 raise _cause(error) from None
         if killers:
-            yield rows.transcripts_table(
+            yield hops.transcripts_table(
                 Outcome(recording, passages=0, duration=0, speech=0, failure=KILLED)
                 for recording in recordings
                 if recording.id in killers

@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import logs, metrics, pieces, rows, score, storage
+from pipeline import hops, logs, metrics, pieces, score, storage
 from pipeline.attempts import DEATHS, attempts, key_of
 from pipeline.decode import SEEK_S, DecodeOptions, Decoder
 from pipeline.engines import load_engine, load_listener
@@ -235,17 +235,17 @@ def cut_tables(
         for item in metrics.timed(name, cut_one(recording)):
             pack.append(item)
             if sum(len(one.pcm) for one in pack if isinstance(one, Passage)) >= PACK_SAMPLES or len(pack) >= 100:
-                yield rows.passages_table(pack)
+                yield hops.passages_table(pack)
                 pack = []
     if pack:
-        yield rows.passages_table(pack)
+        yield hops.passages_table(pack)
 
 
 def _spared(tables: Iterable[pa.Table]) -> Iterator[Recording]:
     """Yield the recordings that may be tried, and tell when they begin and end."""
     told = attempts()
     for table in tables:
-        recordings = list(rows.read_recordings(table))
+        recordings = list(hops.read_recordings(table))
         suspects = told.begin([recording.id for recording in recordings])
         for recording in recordings:
             if recording.id not in suspects:
@@ -259,9 +259,9 @@ def _spared(tables: Iterable[pa.Table]) -> Iterator[Recording]:
 
 def _mark_tables(options: ScoreOptions, known: Phrases | None, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
-        yield rows.transcripts_table(
+        yield hops.transcripts_table(
             item if isinstance(item, Outcome) else score.mark(item, options, known)
-            for item in rows.read_transcripts(table)
+            for item in hops.read_transcripts(table)
         )
 
 
@@ -274,8 +274,8 @@ class Task:
     table: Callable[[Iterable[Any]], pa.Table]  # of its answers and of closing words
 
 
-TRANSCRIBE = Task("transcribe", lambda engine, passages: engine.transcribe(passages), rows.transcripts_table)
-SCREEN = Task("screen", lambda engine, passages: engine.screen(passages), rows.looks_table)
+TRANSCRIBE = Task("transcribe", lambda engine, passages: engine.transcribe(passages), hops.transcripts_table)
+SCREEN = Task("screen", lambda engine, passages: engine.screen(passages), hops.looks_table)
 
 POLL_S = 0.5  # between two looks at whether the other side is still there
 Answer = Transcript | Look | BaseException
@@ -316,7 +316,7 @@ class Transcribe:
         pending = 0
         for table in tables:
             closing: list[Outcome] = []
-            items = list(rows.read_passages(table))
+            items = list(hops.read_passages(table))
             suspects = attempts().begin([_key(item) for item in items if isinstance(item, Passage)])
             for item in items:
                 if isinstance(item, Outcome):

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import rows
+from pipeline import hops, rows
 from pipeline.forecast import Heard, Measured
 from pipeline.score import finish
 from pipeline.stages import Plan, in_process
@@ -31,9 +31,9 @@ def measure(plan: Plan, recordings: Sequence[Recording]) -> Measured:
     load_s = time.monotonic() - begun
     begun, cpu_s = time.monotonic(), _cpu_s()
     items: list[Transcript | Outcome] = []
-    tables = (rows.recordings_table([recording]) for recording in recordings)
+    tables = (hops.recordings_table([recording]) for recording in recordings)
     for table in in_process((plan[0], ready, *plan[2:]), tables):
-        items += rows.read_transcripts(table)
+        items += hops.read_transcripts(table)
     wall_s, cpu_s = time.monotonic() - begun, _cpu_s() - cpu_s
     finished = [
         finish(

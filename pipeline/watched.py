@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import logs, metrics, rows
+from pipeline import hops, logs, metrics
 from pipeline.attempts import KILLED, recording_of
 from pipeline.deaths import Deaths
 from pipeline.errors import UserError
@@ -94,7 +94,7 @@ class LocalRunner:
             ends[handed[-1].id] = end
             deaths.note(counts)
         if killers := [one for one in suspects if deaths.wanted(one.id) and counts[one.id] >= ALONE]:
-            yield rows.transcripts_table(_killed(one, ends.get(one.id, "")) for one in killers)
+            yield hops.transcripts_table(_killed(one, ends.get(one.id, "")) for one in killers)
 
     def _process(
         self, plan: Plan, recordings: Sequence[Recording], *, together: bool
@@ -117,7 +117,7 @@ class LocalRunner:
                     work |= value
                     one = next(source, None)
                     with contextlib.suppress(ConnectionError):
-                        pipe.send(None if one is None else rows.recordings_table([one]))
+                        pipe.send(None if one is None else hops.recordings_table([one]))
                     handed += [] if one is None else [one]
             process.join()
         code = process.exitcode or 0

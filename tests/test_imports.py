@@ -61,6 +61,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.whisper"},
         {"pipeline.voices"},
     ],
+    [{"pipeline.hops"}],
     [{"pipeline.rows", "pipeline.recordings", "pipeline.decision_rows", "pipeline.reviews"}, {"pipeline.engines"}],
     [{"pipeline.sources", "pipeline.manifests", "pipeline.feeds"}, {"pipeline.translation"}, {"pipeline.transcripts"}],
     [

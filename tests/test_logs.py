@@ -20,7 +20,7 @@ from clusters import add, cluster
 from faulty_store import faulty_store
 from tables import read_table
 
-from pipeline import logs, rows
+from pipeline import hops, logs
 from pipeline.ledger import Ledger
 from pipeline.rounds import complete
 from pipeline.score import ScoreOptions
@@ -167,7 +167,7 @@ def test_recording_of_a_lost_block_is_told_when_it_is_run_again(
         nonlocal calls
         calls += 1
         if calls > 1:
-            yield from in_process(steps, [rows.recordings_table(recordings)])
+            yield from in_process(steps, [hops.recordings_table(recordings)])
 
     whisper = WhisperOptions(model="fake", device="cpu", dtype="float32")
     plan = cut_stage(CutOptions()), transcribe_stage(whisper), mark_stage(ScoreOptions())

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from material import listing, material
 
-from pipeline import rows, score
+from pipeline import hops, rows, score
 from pipeline.types import (
     SAMPLE_RATE,
     Failure,
@@ -100,17 +100,17 @@ def same(a: Passage | Outcome, b: Passage | Outcome) -> bool:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_recordings_cross_a_hop(rng: random.Random, number: int) -> None:
     items = [recording(rng) for _ in range(20)]
-    table = rows.recordings_table(items)
-    assert table.schema == rows.RECORDING_HOP
-    assert list(rows.read_recordings(shipped(table))) == items
+    table = hops.recordings_table(items)
+    assert table.schema == hops.RECORDING_HOP
+    assert list(hops.read_recordings(shipped(table))) == items
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_passages_and_outcomes_cross_a_hop(rng: random.Random, number: int) -> None:
     items = [rng.choice([passage, outcome])(rng) for _ in range(20)]
-    table = rows.passages_table(items)
-    assert table.schema == rows.PASSAGE_HOP
-    back = list(rows.read_passages(shipped(table)))
+    table = hops.passages_table(items)
+    assert table.schema == hops.PASSAGE_HOP
+    back = list(hops.read_passages(shipped(table)))
     assert len(back) == len(items)
     assert all(map(same, items, back))
 
@@ -120,17 +120,17 @@ def test_transcripts_and_outcomes_cross_a_hop(rng: random.Random, number: int) -
     items = [item for name in listing(10) for item in material(name, rng.randrange(2**32))]
     items += [outcome(rng) for _ in range(5)]
     rng.shuffle(items)
-    table = rows.transcripts_table(items)
-    assert table.schema == rows.TRANSCRIPT_HOP
-    assert list(rows.read_transcripts(shipped(table))) == items
+    table = hops.transcripts_table(items)
+    assert table.schema == hops.TRANSCRIPT_HOP
+    assert list(hops.read_transcripts(shipped(table))) == items
 
 
 def test_empty_hops_keep_their_schemas() -> None:
-    assert rows.recordings_table([]).schema == rows.RECORDING_HOP
-    assert rows.passages_table([]).schema == rows.PASSAGE_HOP
-    assert rows.transcripts_table([]).schema == rows.TRANSCRIPT_HOP
-    assert list(rows.read_passages(rows.passages_table([]))) == []
-    assert list(rows.read_transcripts(rows.transcripts_table([]))) == []
+    assert hops.recordings_table([]).schema == hops.RECORDING_HOP
+    assert hops.passages_table([]).schema == hops.PASSAGE_HOP
+    assert hops.transcripts_table([]).schema == hops.TRANSCRIPT_HOP
+    assert list(hops.read_passages(hops.passages_table([]))) == []
+    assert list(hops.read_transcripts(hops.transcripts_table([]))) == []
 
 
 # --- tables -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from tables import assert_same_tables, assert_whole, read_table
 
-from pipeline import rows
+from pipeline import hops
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
 from pipeline.recordings import Recordings, pack
@@ -71,7 +71,7 @@ def test_what_a_round_loses_is_run_again_and_what_comes_twice_counts_once(tmp_pa
     def lossy(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         nonlocal calls
         calls += 1
-        for table in in_process(steps, [rows.recordings_table(recordings)]):
+        for table in in_process(steps, [hops.recordings_table(recordings)]):
             kept = table.filter(pa.array([calls > 1 or rng.random() < 0.5 for _ in range(len(table))]))
             yield kept
             if rng.random() < 0.5:
@@ -83,9 +83,9 @@ def test_what_a_round_loses_is_run_again_and_what_comes_twice_counts_once(tmp_pa
 
 def test_recording_that_never_answers_gets_a_failed_row(tmp_path: Path) -> None:
     def deaf(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
-        for table in in_process(steps, [rows.recordings_table(recordings)]):
-            items = [item for item in rows.read_transcripts(table) if isinstance(item, Outcome)]
-            yield rows.transcripts_table(item for item in items if not item.recording.uri.endswith("music.mp3"))
+        for table in in_process(steps, [hops.recordings_table(recordings)]):
+            items = [item for item in hops.read_transcripts(table) if isinstance(item, Outcome)]
+            yield hops.transcripts_table(item for item in items if not item.recording.uri.endswith("music.mp3"))
 
     out = job(tmp_path / "out", examples("music.mp3", "silence.wav"), deaf)
     found = {Path(row["uri"]).name: (row["status"], row["error_kind"]) for row in read_table(out, "recordings")}
@@ -94,7 +94,7 @@ def test_recording_that_never_answers_gets_a_failed_row(tmp_path: Path) -> None:
 
 def test_rounds_go_on_as_long_as_they_finish_anything(tmp_path: Path) -> None:
     def one_a_round(steps: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
-        yield from in_process(steps, [rows.recordings_table(recordings[:1])])
+        yield from in_process(steps, [hops.recordings_table(recordings[:1])])
 
     out = job(tmp_path / "out", copies(tmp_path / "audio", "silence.wav", 7), one_a_round)
     assert [row["status"] for row in read_table(out, "recordings")] == ["ok"] * 7

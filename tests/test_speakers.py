@@ -11,7 +11,7 @@ from material import listing, shuffled
 from outputs import segment
 from tables import read_table
 
-from pipeline import links, rows, score, speakers
+from pipeline import hops, links, rows, score, speakers
 from pipeline.books import transcripts_book
 from pipeline.ledger import Ledger
 from pipeline.speakers import SpeakerOptions, Turns
@@ -172,7 +172,7 @@ def test_times_of_a_stretch_are_those_of_its_file() -> None:
 
 def test_voices_travel_between_stages() -> None:
     sent = passage(3, voice(0, 0, 5, ANNA), voice(1, 2, 3, BEN))
-    (back,) = rows.read_transcripts(rows.transcripts_table([sent]))
+    (back,) = hops.read_transcripts(hops.transcripts_table([sent]))
     assert isinstance(back, Transcript)
     assert back == sent
 

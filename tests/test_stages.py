@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from range_server import counting_server
 
-from pipeline import rows, stages, storage
+from pipeline import hops, stages, storage
 from pipeline.engines import FAKE
 from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.score import ScoreOptions
@@ -119,18 +119,18 @@ def test_tracks_without_number_are_not_all_listened_to_and_that_is_told(tmp_path
 
 def test_packing_of_the_input_does_not_change_the_rows() -> None:
     recordings = [recording(path) for path in sorted(EXAMPLES.iterdir())]
-    alone = in_process(FAKE_PLAN, (rows.recordings_table([one]) for one in recordings))
-    together = in_process(FAKE_PLAN, [rows.recordings_table(recordings)])
+    alone = in_process(FAKE_PLAN, (hops.recordings_table([one]) for one in recordings))
+    together = in_process(FAKE_PLAN, [hops.recordings_table(recordings)])
 
     def content(tables: Iterator[object]) -> set[str]:
-        return {repr(item) for table in tables for item in rows.read_transcripts(table)}
+        return {repr(item) for table in tables for item in hops.read_transcripts(table)}
 
     assert content(alone) == content(together) != set()
 
 
 def test_plan_that_is_left_early_leaves_no_engine_at_work() -> None:
     before = set(threading.enumerate())
-    tables = in_process(FAKE_PLAN, [rows.recordings_table([recording(EXAMPLES / "episode.m4a")])])
+    tables = in_process(FAKE_PLAN, [hops.recordings_table([recording(EXAMPLES / "episode.m4a")])])
     next(tables)
     assert "engine" in {thread.name for thread in set(threading.enumerate()) - before}
     tables.close()
@@ -144,8 +144,8 @@ def test_callers_that_share_an_engine_get_their_own_answers() -> None:
 
     def call(name: str) -> None:
         own = [Passage(name, i, 0, passages[0].pcm, passages[0].spans) for i in range(20)]
-        tables = shared([rows.passages_table([one]) for one in own])
-        items = [item for table in tables for item in rows.read_transcripts(table)]
+        tables = shared([hops.passages_table([one]) for one in own])
+        items = [item for table in tables for item in hops.read_transcripts(table)]
         answers[name] = {f"{item.recording_id} {item.passage}" for item in items if isinstance(item, Transcript)}
 
     callers = [threading.Thread(target=call, args=(str(n),)) for n in range(4)]
@@ -197,7 +197,7 @@ def ends_with(call: Callable[[], object]) -> list[str]:
 @pytest.mark.parametrize(("error", "words"), ENDS)
 def test_engine_that_ends_stops_the_job(monkeypatch: pytest.MonkeyPatch, error: str | None, words: str) -> None:
     monkeypatch.setattr(stages, "load_engine", lambda options: Breaking(error))
-    tables = [rows.recordings_table([recording(EXAMPLES / "episode.m4a")])] * 3
+    tables = [hops.recordings_table([recording(EXAMPLES / "episode.m4a")])] * 3
     assert words in "".join(ends_with(lambda: list(in_process(FAKE_PLAN, tables))))
 
 
@@ -207,7 +207,7 @@ def test_engine_that_ends_stops_each_of_its_callers(
 ) -> None:
     monkeypatch.setattr(stages, "load_engine", lambda options: Breaking(error))
     shared = Transcribe(WhisperOptions(model=FAKE))
-    table = rows.passages_table([Passage("", index, 0, np.zeros(SAMPLE_RATE, np.int16), ()) for index in range(5)])
+    table = hops.passages_table([Passage("", index, 0, np.zeros(SAMPLE_RATE, np.int16), ()) for index in range(5)])
     with ThreadPoolExecutor() as pool:
         ended = list(pool.map(ends_with, [lambda: list(shared([table]))] * 4))
     assert all(words in "".join(said) for said in ended)
