@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import chain, islice
 
 from pipeline import datasets, pieces, storage
 from pipeline.errors import OpenError, UserError
@@ -36,6 +36,7 @@ _MEDIA = re.compile(
 )
 _MAGIC = re.compile(r"[*?[]")
 _TOGETHER = 4096  # lines of a manifest that are looked at, and recordings that are held as objects
+_SHARE = 16  # of them a thread takes at a time: to hand a line over costs as much as to look at a local file
 _LOOKERS = 32  # at a time: a store answers each in tens of milliseconds
 _FOOTER = 64 << 10  # bytes that are asked for at once of a Parquet file whose columns are looked at
 _OPENED = 16  # files whose pieces are known at a time, where a manifest names them one by one
@@ -203,8 +204,9 @@ class _Collection:
         """Take what the lines of a manifest or feed name."""
         folder = storage.parent(uri)
         while batch := list(islice(lines, _TOGETHER)):
-            entries = self._pool.map(lambda line: _look(uri, folder, line), batch)
-            for line, entry in zip(batch, entries, strict=True):
+            shares = [batch[at : at + _SHARE] for at in range(0, len(batch), _SHARE)]
+            entries = self._pool.map(lambda share: [_look(uri, folder, line) for line in share], shares)
+            for line, entry in zip(batch, chain.from_iterable(entries), strict=True):
                 self._add(self._named_by(line, entry, folder))
 
     def _named_by(self, line: Line, entry: Entry, folder: str) -> Recording:
