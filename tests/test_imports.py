@@ -70,7 +70,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.excerpts"},
         {"pipeline.probes"},
         {"pipeline.candidates"},
-        {"pipeline.readings", "pipeline.stretches"},
+        {"pipeline.readings", "pipeline.stretches", "pipeline.readers"},
         {"pipeline.pairs"},
         {"pipeline.repeats"},
         {"pipeline.questions"},
