@@ -88,10 +88,12 @@ class ClipReader:
         return read(recording, rows, self.audio, self.gates)
 
     def given_up(self, recording: Row, rows: Sequence[Row], failure: Failure) -> Reading:
+        """See `readers.Reader`."""
         done = [_silent(row, failure, self.gates) for row in rows]
         return Reading(recording, done, [], "failed", _rate(recording["sample_rate"], self.audio), failure)
 
     def weight(self, recording: Row, rows: Sequence[Row]) -> int:
+        """See `readers.Reader`."""
         return pcm_bytes(rows, _rate(recording["sample_rate"], self.audio))
 
 

@@ -25,10 +25,12 @@ class ExampleReader:
         return read(recording, rows, self.audio)
 
     def given_up(self, recording: Row, rows: Sequence[Row], failure: Failure) -> Reading:
+        """See `readers.Reader`."""
         done = [_unread(row, failure) for row in rows]
         return Reading(recording, done, [], "failed", self.audio.rate, failure, made_of=recording["made_of"])
 
     def weight(self, recording: Row, rows: Sequence[Row]) -> int:
+        """See `readers.Reader`."""
         assert self.audio.rate
         return pcm_bytes(rows, self.audio.rate)
 

@@ -241,7 +241,7 @@ def workers() -> Iterator[psutil.Process]:
 
 
 def files(out: Path) -> dict[str, Any]:
-    """Return all files of a data set but those of its run, whose id stands in names of others: there it is taken out."""
+    """Return all files of a data set but those of its run, whose id is taken out where it stands in others."""
     (run,) = (path.stem for path in (out / "runs").iterdir())
     found = {}
     for path in sorted(out.rglob("*")):
