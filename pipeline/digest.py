@@ -33,7 +33,7 @@ REASONS = {
 RUNS = 20  # the latest ones
 
 _RECORDING = [
-    "recording_id", "uri", "part", "size_bytes", "status", "error_stage", "error_kind", "error_message",
+    "recording_id", "uri", "version", "part", "size_bytes", "status", "error_stage", "error_kind", "error_message",
     "retryable", "duration_s", "speech_s", "speechless", "language", "segments", "model", "run_id", "codec",
     "sample_rate", "selection",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 Duty: one recording in, its finished rows and its kept clips' files out, whatever the source has become since it was
 transcribed. Encoded clips wait in a temporary file, so that a recording of ten hours needs no more memory than a short
-one. Knows storage, ffmpeg and soundfile; no layout of data sets.
+one. Knows samples and soundfile; no layout of data sets.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
-from pipeline import gates, pieces, sound, storage
-from pipeline.decode import DecodeOptions, Decoder
+from pipeline import gates, sound
 from pipeline.edges import REACH_S, TOLERANCE_S, edges, excerpts
-from pipeline.errors import DataError, OpenError, UserError
+from pipeline.errors import DataError, UserError
 from pipeline.gates import GateOptions
-from pipeline.selection import Selection
-from pipeline.sources import resolve
+from pipeline.reopening import open_audio
 from pipeline.types import Failure, Pcm, Span, setting
 
 Row = dict[str, Any]
@@ -148,35 +145,6 @@ def _window(row: Row, rate: int, bounds: tuple[float, float]) -> Span:
     start = max(bounds[0], row["start"] - REACH_S, before - TOLERANCE_S)
     end = min(bounds[1], row["end"] + REACH_S, after + TOLERANCE_S)
     return Span(round(min(start, row["start"]) * rate), round(max(end, row["end"]) * rate))
-
-
-def open_audio(recording: Row, rate: int, stretch: tuple[int, int]) -> Decoder:
-    """Open a stretch of the source, in samples at `rate`; OpenError where it is not what was transcribed."""
-    uri, version = recording["uri"], recording["version"]
-    base, piece = storage.split_piece(uri)
-    now = storage.stat(base).version
-    if version and now and now != version:
-        raise OpenError("changed", f"it has changed since it was transcribed (it was {version}, is {now})")
-    inside = _insides(base, now).get(uri, "") if piece else ""
-    if piece and not inside:
-        raise OpenError("not_found", "the file that it lay in does not hold it any more")
-    path, window = pieces.local_window(base, inside) or (None, None)
-    return Decoder(
-        partial(pieces.open_piece, base, version, inside),
-        path,
-        DecodeOptions(),
-        Selection.of(recording.get("selection")),
-        suffix=storage.suffix(uri),
-        stretch=stretch,
-        window=window,
-        rate=rate,
-    )
-
-
-@lru_cache(maxsize=8)
-def _insides(uri: str, version: str) -> dict[str, str]:
-    """Return where in a tar or table each of its recordings lies."""
-    return {one.uri: one.inside for one in resolve([uri]).recordings}
 
 
 def _judged(row: Row, audio: Pcm, rate: int, options: GateOptions) -> Row:

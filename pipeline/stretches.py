@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from pipeline.edges import TOLERANCE_S, excerpts
 from pipeline.errors import DataError
-from pipeline.readings import AudioOptions, Encoded, Reading, Row, encode, new_spool, open_audio, pcm_bytes
+from pipeline.readings import AudioOptions, Encoded, Reading, Row, encode, new_spool, pcm_bytes
+from pipeline.reopening import open_audio
 from pipeline.types import Failure, Span
 
 

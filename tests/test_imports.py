@@ -67,10 +67,15 @@ ROWS: list[list[set[str]]] = [
     [
         {"pipeline.references"},
         {"pipeline.asr_manifests"},
-        {"pipeline.excerpts"},
         {"pipeline.probes"},
         {"pipeline.candidates"},
-        {"pipeline.readings", "pipeline.stretches", "pipeline.readers"},
+        {
+            "pipeline.reopening",
+            "pipeline.excerpts",
+            "pipeline.readings",
+            "pipeline.stretches",
+            "pipeline.readers",
+        },
         {"pipeline.pairs"},
         {"pipeline.repeats"},
         {"pipeline.questions"},

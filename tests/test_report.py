@@ -6,12 +6,15 @@ import base64
 import json
 import random
 import re
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from browsers import Browser, Page, browser
 from click.testing import CliRunner, Result
@@ -21,7 +24,8 @@ from jobs import main
 from pipeline import digest as digests
 from pipeline.decode import Decoder
 from pipeline.picks import PickOptions
-from pipeline.types import SAMPLE_RATE, Attempt, Failure, Finished, Segment, Span
+from pipeline.sources import resolve
+from pipeline.types import SAMPLE_RATE, Attempt, Failure, Finished, Recording, Segment, Span
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
 HOSTILE = "/radio/<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">.mp3"
@@ -71,13 +75,19 @@ def item(rng: random.Random, number: int, uri: str) -> Finished:
     return replace(one, outcome=outcome, language=language)
 
 
+def of(recording: Recording) -> Finished:
+    """Return a recording that begins as `fr_standard.m4a` does."""
+    said = segment(0, 2.3, "Tous nos postes sont occupés.", "quiet", language="fr")
+    one = finished(recording.id, recording.uri, said)
+    return replace(one, outcome=replace(one.outcome, recording=recording))
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output of two parts: languages, flags, failures, a real recording, hostile names and texts."""
     folder, rng = tmp_path_factory.mktemp("report") / "out", random.Random(0)
-    real = finished(
-        "aaaa", str(AUDIO / "fr_standard.m4a"), segment(0, 2.3, "Tous nos postes sont occupés.", "quiet", language="fr")
-    )
+    (there,) = resolve([str(AUDIO / "fr_standard.m4a")]).recordings
+    real = of(replace(there, id="aaaa"))
     hostile = segment(0, 9, "</p><script>document.title='taken'</script>", "<b>flag</b>", language="en")
     write_part(folder, "part-0001.parquet", [real, *(item(rng, n, f"/radio/2024/show-{n}.mp3") for n in range(20))])
     failed = [
@@ -201,6 +211,26 @@ def test_sound_of_samples_is_in_the_page_and_bounded(out: Path, reader: Reader, 
     assert len(shorter[0]) < len(clip) / 2
     told(out, "--to", tmp_path / "silent.html")
     assert "<audio" not in (tmp_path / "silent.html").read_text("utf-8")
+
+
+def test_recordings_inside_of_files_sound_like_files(tmp_path: Path) -> None:
+    name, data = "fr_standard.m4a", (AUDIO / "fr_standard.m4a").read_bytes()
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(AUDIO / "music.mp3", "first.mp3")
+        tar.add(AUDIO / name, name)
+    pq.write_table(
+        pa.table({"audio": [{"bytes": b"", "path": "x.wav"}, {"bytes": data, "path": name}]}), tmp_path / "all.parquet"
+    )
+    sources = AUDIO / name, tmp_path / "all.tar", tmp_path / "all.parquet"
+    found = [resolve([str(source)]).recordings[-1] for source in sources]
+    changed = replace(found[1], id="changed", version="0")
+    write_part(tmp_path / "out", "part-1.parquet", [of(one) for one in (*found, changed)])
+    told(tmp_path / "out", "--audio")
+    page = Reader((tmp_path / "out" / "report.html").read_text("utf-8"))
+    sounds = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
+    assert len(sounds) == 3
+    assert len(set(sounds)) == 1
+    assert "no audio: it has changed since it was transcribed" in page.text
 
 
 def test_markdown_goes_to_stdout_and_stays_in_its_cells(out: Path) -> None:
