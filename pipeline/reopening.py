@@ -1,7 +1,7 @@
 """A recording that was transcribed, opened once more: a file, a member of a tar or a row of a table, as it was then.
 
-Duty: find the recording of a row of `OUT/recordings` again. Its URI says which piece of a file it is; where that lies only
-a look at the file tells. Knows no clips and no tables.
+Duty: find the recording of a row of `OUT/recordings` again. Its URI says which piece of a file it is, a look at the
+file where that lies. Knows no clips and no tables.
 """
 
 from __future__ import annotations

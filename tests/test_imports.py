@@ -110,7 +110,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},
         {"pipeline.frames"},
         {"pipeline.forecast", "pipeline.trial"},
-        {"pipeline.picks", "pipeline.digest", "pipeline.charts", "pipeline.page"},
+        {"pipeline.picks", "pipeline.digest", "pipeline.opinions", "pipeline.charts", "pipeline.page"},
         {"pipeline.shards", "pipeline.thinning"},
     ],
     [{"pipeline.cleaning", "pipeline.cleaned", "pipeline.clean_card"}],

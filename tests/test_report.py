@@ -24,8 +24,9 @@ from jobs import main
 from pipeline import digest as digests
 from pipeline.decode import Decoder
 from pipeline.picks import PickOptions
+from pipeline.reviews import opinion_rows, review_rows
 from pipeline.sources import resolve
-from pipeline.types import SAMPLE_RATE, Attempt, Failure, Finished, Recording, Segment, Span
+from pipeline.types import SAMPLE_RATE, Attempt, Failure, Finished, Opinion, Recording, Review, Segment, Span
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
 HOSTILE = "/radio/<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">.mp3"
@@ -82,6 +83,26 @@ def of(recording: Recording) -> Finished:
     return replace(one, outcome=replace(one.outcome, recording=recording))
 
 
+def write_opinions(out: Path, part: str, *reviews: Review) -> None:
+    """Write what a second model said, of transcripts or of what stood there before them."""
+    for folder in ("opinions", "reviews"):
+        (out / folder).mkdir(exist_ok=True)
+    pq.write_table(opinion_rows(reviews), out / "opinions" / part)
+    table = review_rows(reviews, part=part, model="tiny<b>", config_hash="c0ffee", run_id="run2")
+    pq.write_table(table, out / "reviews" / part)
+
+
+def opinion(index: int, words: int | None, wer: float | None, edge_cer: float | None, *reasons: str) -> Opinion:
+    span = Span(0, 5 * SAMPLE_RATE)
+    return Opinion(index, reasons, span, "Something.", "en", words=words, wer=wer, edge_cer=edge_cer)
+
+
+def judged(one: Finished, transcript: str, *opinions: Opinion) -> Review:
+    """Return the second opinions on a recording, of which 5 s were heard again and one more segment is doubtful."""
+    outcome = replace(one.outcome, duration=5 * SAMPLE_RATE)
+    return Review(outcome, opinions, one.outcome.duration, len(opinions) + 1, transcript)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output of two parts: languages, flags, failures, a real recording, hostile names and texts."""
@@ -95,6 +116,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finished("fffe", "s3://radio/gone.mp3", failure=Failure("open", "unavailable", "<i>slow</i> down", True)),
         finished("fffd", HOSTILE, hostile),
     ]
+    same, apart = opinion(0, 4, 0.0, 0.0, "flag"), opinion(3, 6, 0.5, 0.25, "flag", "logprob")
+    wordless, old = opinion(4, None, None, None, "logprob"), opinion(0, 100, 1.0, 1.0, "fallback")
+    write_opinions(folder, "part-0001.parquet", judged(real, "run1", same, apart, wordless))
+    write_opinions(folder, "part-0002.parquet", judged(failed[2], "run0", old))  # it was transcribed anew since
     write_part(
         folder, "part-0002.parquet", [*failed, *(item(rng, n, f"/radio/2025/show-{n}.mp3") for n in range(20, 40))]
     )
@@ -177,6 +202,27 @@ def test_worst_come_from_all_parts_and_are_as_many_as_asked_for(out: Path) -> No
     assert len(worst) == 7
     assert worst["flagged_share"].is_monotonic_decreasing
     assert worst.iloc[0]["uri"] == HOSTILE  # all of it is flagged
+
+
+def test_second_opinions_on_what_stands_there_now_are_told(out: Path, reader: Reader) -> None:
+    found = digests.digest(str(out), PickOptions()).opinions
+    assert found is not None
+    assert (found.recordings, found.outdated, found.doubtful, found.heard_s) == (1, 1, 4, 5.0)
+    assert (found.all.asked, found.all.compared, found.all.agreed) == (3, 2, 1)
+    assert (found.all.wer, found.all.edge_cer) == (pytest.approx(3 / 10), pytest.approx(0.125))
+    assert {reason: one.asked for reason, one in found.by_reason.items()} == {"flag": 2, "logprob": 2}
+    assert found.by_reason["logprob"].wer == pytest.approx(0.5)
+    said = "3 of 4 doubtful segments were transcribed again by tiny<b>, from 5.0 s of audio. 1 recordings were"
+    assert said in reader.text
+    markdown = report(out, "--format", "md").stdout
+    assert "| all | 3 | 50.0 % | 30.0 % | 12.5 % |" in markdown
+    assert "| logprob | 2 | 0.0 % | 50.0 % | 25.0 % |" in markdown
+
+
+def test_output_without_second_opinions_tells_nothing_of_them(tmp_path: Path) -> None:
+    told(write_output(tmp_path))
+    assert "econd opinion" not in (tmp_path / "report.html").read_text("utf-8")
+    assert "econd opinion" not in report(tmp_path, "--format", "md").stdout
 
 
 def test_hostile_names_and_texts_are_text(reader: Reader) -> None:
