@@ -5,6 +5,7 @@ Duty: numbers of `OUT/opinions`, part by part. Knows no page. Read by `page.py`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,15 +36,15 @@ class Agreement:
 
     @property
     def agreed_share(self) -> float:
-        return self.agreed / self.compared if self.compared else 0.0
+        return self.agreed / self.compared if self.compared else math.nan
 
     @property
     def wer(self) -> float:
-        return self.errors / self.words if self.words else 0.0
+        return self.errors / self.words if self.words else math.nan
 
     @property
     def edge_cer(self) -> float:
-        return self.edges / self.compared if self.compared else 0.0
+        return self.edges / self.compared if self.compared else math.nan
 
     def add(self, rows: pd.DataFrame) -> None:
         """Count rows of opinions."""
@@ -71,10 +72,8 @@ class Opinions:
 
 def keys(recordings: pa.Table, run: str) -> Keys:
     """Return keys of transcripts: of recordings as the run in the column `run` has transcribed them."""
-    columns: Keys = pd.util.hash_pandas_object(
-        recordings.select(["recording_id", run]).to_pandas(), index=False
-    ).to_numpy(np.uint64)
-    return columns
+    rows = recordings.select(["recording_id", run]).to_pandas()
+    return np.asarray(pd.util.hash_pandas_object(rows, index=False), np.uint64)
 
 
 def are_in(out: str) -> bool:

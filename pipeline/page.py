@@ -155,7 +155,9 @@ def totals(found: Digest) -> list[tuple[str, str]]:
 def asked(found: Opinions) -> str:
     """Return a sentence of how many segments were heard again."""
     models = ", ".join(found.models)
-    outdated = f" {found.outdated:,} recordings were transcribed anew since and are not counted." * bool(found.outdated)
+    outdated = f" Not counted are recordings that were transcribed anew since: {found.outdated:,}." * bool(
+        found.outdated
+    )
     return (
         f"{found.all.asked:,} of {found.doubtful:,} doubtful segments were transcribed again by {models or 'nobody'},"
         f" from {_span(found.heard_s)} of audio.{outdated}"
@@ -166,7 +168,8 @@ def _agreements(found: Opinions) -> list[tuple[str, Agreement, str]]:
     """Return how far both texts agree, in all and for each reason of doubt, with what that is."""
     reasons = sorted(found.by_reason.items(), key=lambda item: -item[1].asked)
     every = "Each segment once; it may have several reasons."
-    return [("all", found.all, every), *((name, one, DOUBTS.get(name, "")) for name, one in reasons)]
+    told = [(name, one, DOUBTS.get(name, "").replace("`", "")) for name, one in reasons]
+    return [("all", found.all, every), *told]
 
 
 def _both(draw: Callable[[int], Any]) -> list[tuple[str, Any]]:
@@ -259,7 +262,7 @@ def _clock(seconds: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def _number(value: float) -> str:
