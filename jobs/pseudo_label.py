@@ -119,8 +119,8 @@ def command(
             say("note", "OUT has no words with times: clips are cut at segments; `transcribe --words` cuts finer")
         idle = len(dataset.done) == count and dataset.finished
         if not idle:
-            dataset.begin()
             with readers(told, dataset.deaths) as read_all:
+                dataset.begin()
                 _fill(dataset, transcripts_in, plan, audio, read_all, count)
         found = totals(dataset.tables("clips", CLIP_COLUMNS), dataset.tables("origins", ORIGIN_COLUMNS))
         if idle:
