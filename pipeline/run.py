@@ -598,6 +598,9 @@ def _cause(error: BaseException) -> BaseException:
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, BulkscribeError):
-            return inner
+            ours: BaseException = getattr(
+                inner, "cause", inner
+            )  # Ray makes one of both classes, which tells a traceback
+            return ours
         inner = getattr(inner, "cause", None) or inner.__cause__
     return error

@@ -213,6 +213,25 @@ def test_killed_workers_and_a_lost_node_cost_nothing_and_who_kills_is_given_up(
     assert found == wanted
 
 
+@dataclass(frozen=True)
+class Refusing(Noting):
+    """A reader that lacks something."""
+
+    def __call__(self, recording: Row, rows: Sequence[Row]) -> Reading:
+        raise UserError("soundfile is not here", "install it")
+
+
+@pytest.mark.slow
+def test_what_a_machine_lacks_is_told_in_a_line(tmp_path: Path, given: Given, made: Cluster) -> None:
+    ray = RayReaders(RayOptions(address=made.address), 0, deaths(tmp_path))
+    try:
+        with pytest.raises(UserError, match=r"^soundfile is not here$") as told:
+            list(ray(given, Refusing(tmp_path)))
+    finally:
+        ray.close()
+    assert told.value.hint == "install it"
+
+
 def job(*args: str | Path) -> list[str]:
     return [sys.executable, "-m", "jobs", *map(str, args)]
 
