@@ -209,6 +209,7 @@ class RayRunner:
             return
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
         os.environ |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+        os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # of tasks that were lost and are run again
         here: dict[str, Any] = {
             "num_cpus": max(4, os.cpu_count() or 1),  # tokens, not cores: reading, cutting and marking keep moving
             "include_dashboard": False,
