@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import shutil
@@ -236,8 +237,8 @@ def job(*args: str | Path) -> list[str]:
     return [sys.executable, "-m", "jobs", *map(str, args)]
 
 
-def finish(line: list[str], *, killing: bool = False) -> None:
-    """Run a job to its end, and meanwhile kill one of the workers that read."""
+def finish(line: list[str], *, killing: bool = False) -> dict[str, Any]:
+    """Run a job to its end, and meanwhile kill one of the workers that read; return its counts."""
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
         while killing and done.poll() is None:
             for worker in workers():
@@ -250,6 +251,8 @@ def finish(line: list[str], *, killing: bool = False) -> None:
     assert done.returncode == 0, out + errors
     assert not killing
     assert "Unhandled" not in errors
+    counts: dict[str, Any] = json.loads(out)
+    return counts
 
 
 def workers() -> Iterator[psutil.Process]:
@@ -307,3 +310,17 @@ def test_clean_on_a_cluster_makes_what_threads_make(tmp_path: Path, made: Cluste
     finish([*line, "--out", str(tmp_path / "threads")])
     finish([*line, "--out", str(tmp_path / "ray"), "--address", made.address, "--decode-on", "role=cpu"])
     assert files(tmp_path / "ray") == files(tmp_path / "threads")
+
+
+@pytest.mark.slow
+def test_second_opinions_are_heard_on_the_cluster_before_it_reads(tmp_path: Path, made: Cluster) -> None:
+    source = EXAMPLES / "audio" / "es_centralita.opus"
+    finish([*job("transcribe", source, "--out", tmp_path / "here"), "--model", "fake", "--runner", "local"])
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    asked = ["--second-opinion", "fake", "--doubt-hallucination", "0"]
+    here = finish([*job("pseudo-label", tmp_path / "here", "--out", tmp_path / "threads"), *asked])
+    line = job("pseudo-label", tmp_path / "there", "--out", tmp_path / "ray", "--address", made.address)
+    there = finish([*line, *asked])
+    assert there["second_opinion"]["asked"] == here["second_opinion"]["asked"] > 0
+    assert there["second_opinion"]["agreed"] == here["second_opinion"]["agreed"]
+    assert {**there, "out": "", "second_opinion": 0} == {**here, "out": "", "second_opinion": 0}
