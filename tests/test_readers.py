@@ -24,9 +24,10 @@ import pytest
 from clusters import add, cluster
 from labelled import EXAMPLES, NAMES, transcribed, write_examples, write_transcripts
 from ray.cluster_utils import Cluster
+from s3_server import point_to, s3_server
 from weak_pairs import write_pairs
 
-from pipeline import readers
+from pipeline import readers, storage
 from pipeline.attempts import DEATHS, KILLED
 from pipeline.candidates import PRESETS, Corpus
 from pipeline.deaths import Deaths
@@ -34,11 +35,13 @@ from pipeline.errors import UserError
 from pipeline.readers import Threads, received, sent
 from pipeline.readings import AudioOptions, ClipReader, Reading, Row
 from pipeline.run import RayOptions, RayReaders
+from pipeline.sources import resolve
 from pipeline.stretches import ExampleReader
 from pipeline.transcripts import transcripts
 from pipeline.types import Failure
 
 ROOT = Path(__file__).parents[1]
+NOWHERE = "http://127.0.0.1:1"
 READER = ClipReader(AudioOptions(), PRESETS["asr"].gates)
 Given = list[tuple[Row, list[Row]]]
 
@@ -161,11 +164,14 @@ class Noting:
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Cluster]:
-    """A head that does no work, and two nodes."""
-    with tempfile.TemporaryDirectory(prefix="ray") as folder, cluster(Path(folder)) as made:
-        add(made, "cpu", cpus=2)
-        add(made, "cpu", cpus=2)
-        yield made
+    """A head that does no work, and two nodes, which know keys of a store that is nowhere."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder, pytest.MonkeyPatch.context() as environment:
+        point_to(environment, NOWHERE)
+        with cluster(Path(folder)) as made:
+            add(made, "cpu", cpus=2)
+            add(made, "cpu", cpus=2)
+            environment.undo()
+            yield made
 
 
 def deaths(folder: Path) -> Deaths:
@@ -198,6 +204,7 @@ def test_killed_workers_and_a_lost_node_cost_nothing_and_who_kills_is_given_up(
 
     thread = threading.Thread(target=kill)
     thread.start()
+    deaths(tmp_path).note({"0005": 3})  # a driver before this one has seen them
     ray = RayReaders(RayOptions(address=made.address), 0, deaths(tmp_path))
     try:
         found = [content(reading) for reading in ray(work, reader)]
@@ -206,7 +213,7 @@ def test_killed_workers_and_a_lost_node_cost_nothing_and_who_kills_is_given_up(
         thread.join(timeout=60)
     assert killed
     assert len(reader.readers_of("0002")) >= 2
-    assert len(reader.readers_of("0005")) == DEATHS
+    assert len(reader.readers_of("0005")) == DEATHS - 3
     assert deaths(tmp_path).known["0005"] == DEATHS
     wanted = [
         content(READER.given_up(*one, KILLED) if one[0]["recording_id"] == "0005" else READER(*one)) for one in work
@@ -281,7 +288,7 @@ def test_pseudo_label_on_a_cluster_whose_worker_is_killed_makes_what_threads_mak
     tmp_path: Path, made: Cluster
 ) -> None:
     items = []
-    for number, name in enumerate(NAMES * 3):
+    for number, name in enumerate(NAMES * 2):
         path = tmp_path / "sources" / str(number) / name
         path.parent.mkdir(parents=True)
         shutil.copy(EXAMPLES / "audio" / name, path)
@@ -310,6 +317,22 @@ def test_clean_on_a_cluster_makes_what_threads_make(tmp_path: Path, made: Cluste
     finish([*line, "--out", str(tmp_path / "threads")])
     finish([*line, "--out", str(tmp_path / "ray"), "--address", made.address, "--decode-on", "role=cpu"])
     assert files(tmp_path / "ray") == files(tmp_path / "threads")
+
+
+@pytest.mark.slow
+def test_the_endpoint_option_reaches_workers(tmp_path: Path, made: Cluster) -> None:
+    path = EXAMPLES / "audio" / "it_centralino.flac"
+    with s3_server() as endpoint:
+        storage.write_bytes(f"s3://audio/in/{path.name}", path.read_bytes())
+        (there,) = resolve([f"s3://audio/in/{path.name}"]).recordings
+        here = transcribed(path)
+        write_transcripts(tmp_path / "out", [replace(here, outcome=replace(here.outcome, recording=there))])
+        line = job("pseudo-label", tmp_path / "out", "--out", tmp_path / "ray", "--address", made.address)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("AWS_ENDPOINT_URL", NOWHERE)  # the option is stronger, here as on the nodes
+            counts = finish([*line, "--endpoint-url", endpoint])
+    assert counts["origins"] == {"ok": 1}
+    assert counts["clips"] > 0
 
 
 @pytest.mark.slow
