@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.datasets import DatasetOptions
+from jobs.datasets import DatasetOptions, readers
 from jobs.logs import say, wordy
 from jobs.options import CommaList, collect, settings, stores
 from pipeline import clean_card, cleaned, examples, storage
@@ -81,7 +81,7 @@ def command(sources: tuple[str, ...], out: str, **values: Any) -> None:
     the extra `clean`.
     """
     formats, told = values["formats"], collect(CardOptions, values)
-    choice = _choice(values, told)
+    choice = _choice(values)
     _check(choice, formats, told)
     pairs = read_pairs(sources)
     for note in pairs.notes:
@@ -97,7 +97,8 @@ def command(sources: tuple[str, ...], out: str, **values: Any) -> None:
         kind=EXAMPLES_OF_PAIRS,
     ) as dataset:
         work = _Work(dataset)
-        result = Cleaning(out, pairs, choice, dataset).run(work.begin, work.tick)
+        with readers(told, dataset.deaths) as read_all:
+            result = Cleaning(out, pairs, choice, dataset, read_all).run(work.begin, work.tick)
         counts = _counts(result, out)
         options = {**config, **_plain(choice.judge), "dropped_sources": result.dropped}
         page = clean_card.card(result.tallies, result.made, examples.REASONS, options, told.title, told.license)
@@ -112,10 +113,10 @@ def command(sources: tuple[str, ...], out: str, **values: Any) -> None:
     click.echo(json.dumps(counts))
 
 
-def _choice(values: Mapping[str, Any], told: CardOptions) -> Choice:
+def _choice(values: Mapping[str, Any]) -> Choice:
     example = collect(ExampleOptions, values)
     audio = AudioOptions(values["audio"], example.rate)
-    return Choice(values["heard"], values["drop"], collect(JudgeOptions, values), example, audio, told.at_once)
+    return Choice(values["heard"], values["drop"], collect(JudgeOptions, values), example, audio)
 
 
 def _check(choice: Choice, formats: Sequence[str], told: CardOptions) -> None:

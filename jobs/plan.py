@@ -14,11 +14,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from jobs import second_opinion
 from jobs.options import collect, settings, stores
 from jobs.running import gpus_here, resolved, tell_listing
+from jobs.second_opinion import OpinionOptions
 from jobs.transcribe import as_asked, plan_of
 from pipeline import engines
 from pipeline.decode import DecodeOptions
+from pipeline.doubts import DoubtOptions
 from pipeline.errors import UserError
 from pipeline.forecast import Estimate, Forecast, Measured, forecast, listed_of
 from pipeline.noise import NoiseOptions
@@ -30,8 +33,8 @@ from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.speakers import SpeakerOptions
 from pipeline.speech import SpeechOptions
-from pipeline.trial import measure
-from pipeline.types import setting
+from pipeline.trial import measure, measure_again
+from pipeline.types import Finished, setting
 from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
@@ -60,6 +63,8 @@ class PlanOptions:
 @settings(DecodeOptions)
 @settings(ScoreOptions)
 @settings(NoiseOptions)
+@settings(OpinionOptions)
+@settings(DoubtOptions)
 @settings(ResampleOptions)
 def command(source: tuple[str, ...], **values: Any) -> None:
     """Say what `transcribe` with the same options would take: hours, wall time, output, money, each with its range.
@@ -69,6 +74,7 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     """
     values = as_asked(values)
     options, resampling = collect(PlanOptions, values), collect(ResampleOptions, values)
+    second_opinion.check(values)
     listing = resolve(source)
     tell_listing(listing)
     recordings = listing.recordings.in_language(options.language)
@@ -87,12 +93,37 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     chosen = chance.sample(readable, min(options.measure, len(readable)))
     click.echo(f"transcribing up to {options.measure_max_s:g} s of {len(chosen)} recordings", err=True)
     short = values | {"decode_max_hours": min(values["decode_max_hours"], options.measure_max_s / 3600)}
-    measured = measure(plan_of(whisper, RayOptions(), gpus_here(), short), chosen)
+    measured, finished = measure(plan_of(whisper, RayOptions(), gpus_here(), short), chosen)
     listed = listed_of(recordings.table["uri"].to_pylist(), recordings.sizes().tolist())
     found = forecast(listed, probes, measured, resampling)
-    told = _told(found, listed.recordings, listed.bytes, probes, measured, whisper, options)
+    again = _again(finished, whisper, values) if values["second_opinion"] is not None else None
+    second = forecast(listed, probes, again, resampling) if again else None
+    load_s = measured.load_s + (again.load_s if again else 0.0)
+    every = found.then(second) if second else found
+    told = _told(every, listed.recordings, listed.bytes, probes, measured, load_s, whisper, options)
+    if second and again:
+        told["second_opinion"] = _told_second(second, again, values["second_opinion"])
     _show(told)
     click.echo(json.dumps(told))
+
+
+def _again(finished: Sequence[Finished], first: WhisperOptions, values: dict[str, Any]) -> Measured:
+    """Ask for a second opinion on what was transcribed; return what that took."""
+    whisper = second_opinion.second(first, values)
+    click.echo(f"transcribing again with {whisper.model} what is doubtful", err=True)
+    plan = second_opinion.plan_of(whisper, RayOptions(), gpus_here(), values)
+    return measure_again(plan, finished, collect(DoubtOptions, values), engines.languages(whisper))
+
+
+def _told_second(found: Forecast, measured: Measured, model: str) -> dict[str, Any]:
+    """Return what of the sums is the second pass, as the JSON line tells it."""
+    return {
+        "model": model,
+        "heard_again_hours": _span(found.speech_s.times(1 / 3600)),
+        "cpu_hours": _span(found.cpu_s.times(1 / 3600)),
+        "machine_hours": _span(found.wall_s.times(1 / 3600)),
+        "measured": _costs(measured),
+    }
 
 
 def _told(
@@ -101,11 +132,12 @@ def _told(
     size: int,
     probes: Sequence[Probe],
     measured: Measured,
+    load_s: float,
     whisper: WhisperOptions,
     options: PlanOptions,
 ) -> dict[str, Any]:
     """Return everything as the JSON line tells it."""
-    wall = {str(count): _span(found.wall_s.times(1 / count).plus(measured.load_s), 1) for count in options.actors}
+    wall = {str(count): _span(found.wall_s.times(1 / count).plus(load_s), 1) for count in options.actors}
     machine_hours = found.wall_s.times(1 / 3600)
     told: dict[str, Any] = {
         "recordings": recordings,
@@ -123,10 +155,7 @@ def _told(
         "device": whisper.device,
         "dtype": whisper.dtype,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "measured": {
-            name: round(value, 2) for name, value in asdict(replace(measured, heard=())).items() if name != "heard"
-        }
-        | {"recordings": len(measured.heard), "audio_s": round(measured.seconds, 1)},
+        "measured": _costs(measured) | {"recordings": len(measured.heard), "audio_s": round(measured.seconds, 1)},
         "times_real_time": round(measured.seconds / max(measured.wall_s, 1e-9), 2),
         "cpu_hours": _span(found.cpu_s.times(1 / 3600)),
         "machine_hours": _span(machine_hours),
@@ -138,6 +167,10 @@ def _told(
     if options.price_per_hour is not None:
         told["price"] = _span(machine_hours.times(options.price_per_hour), 2)
     return told
+
+
+def _costs(measured: Measured) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in asdict(replace(measured, heard=())).items() if name != "heard"}
 
 
 def _span(one: Estimate, digits: int = 6) -> dict[str, float]:
@@ -157,6 +190,12 @@ def _show(told: dict[str, Any]) -> None:
     for name in ("cpu_hours", "machine_hours", "gpu_hours"):
         if name in told:
             table.add_row(name.replace("_hours", " time"), _words(told[name], lambda hours: _clock(3600 * hours)))
+    if "second_opinion" in told:
+        second = told["second_opinion"]
+        hours = (
+            _words(second[name], lambda hours: _clock(3600 * hours)) for name in ("heard_again_hours", "machine_hours")
+        )
+        table.add_row("of that second opinion", f"{second['model']}: {next(hours)} heard again, {next(hours)}")
     for count, seconds in told["wall_s"].items():
         table.add_row(f"wall time, {count} actor{'s' if count != '1' else ''}", _words(seconds, _clock))
     table.add_row("output bytes", _words(told["output_bytes"], _number))

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs import second_opinion, transcribe
-from jobs.datasets import DatasetOptions
+from jobs.datasets import DatasetOptions, readers
 from jobs.logs import say
 from jobs.options import CommaList, collect, settings, stores
 from jobs.running import JobOptions
@@ -28,7 +27,8 @@ from pipeline.doubts import DoubtOptions
 from pipeline.errors import UserError
 from pipeline.gates import GateOptions
 from pipeline.layouts import LAYOUTS
-from pipeline.readings import AudioOptions, Reading, Row, read, read_all
+from pipeline.readers import Readers
+from pipeline.readings import AudioOptions, ClipReader, Reading, Row
 from pipeline.recordings import Recordings
 from pipeline.shards import Dataset
 from pipeline.transcripts import recordings, transcripts
@@ -97,13 +97,14 @@ def command(
     Clips begin and end in silence, at ends of sentences where there are some; `transcribe --words` makes that exact.
     The audio is read from the sources again. Every candidate is a row in DATASET/clips with its numbers and the reasons
     why it was not kept. With --second-opinion, doubtful segments are first transcribed again, here and by OUT's own
-    options: --max-second-wer and --max-second-edge-cer judge by that. Needs the extra `datasets`. The same command, run
-    again, goes on where it stopped; stdout has one JSON line of counts.
+    options: --max-second-wer and --max-second-edge-cer judge by that. With --address a Ray cluster does the reading.
+    Needs the extra `datasets`. The same command, run again, goes on where it stopped; stdout has one JSON line of
+    counts.
     """
     audio, told = collect(AudioOptions, values), collect(CardOptions, values)
     plan = _plan(PRESETS[preset], values)
     _check(audio, plan, formats, told)
-    asked = _second_opinion(transcripts_in, values) if values["second_opinion"] is not None else {}
+    asked = _second_opinion(transcripts_in, values, told) if values["second_opinion"] is not None else {}
     config = _config(preset, plan, audio, formats) | {"transcripts": fingerprint(transcripts_in)}
     with Dataset.open(
         out,
@@ -118,8 +119,9 @@ def command(
             say("note", "OUT has no words with times: clips are cut at segments; `transcribe --words` cuts finer")
         idle = len(dataset.done) == count and dataset.finished
         if not idle:
-            dataset.begin()
-            _fill(dataset, transcripts_in, plan, audio, told.at_once, count)
+            with readers(told, dataset.deaths) as read_all:
+                dataset.begin()
+                _fill(dataset, transcripts_in, plan, audio, read_all, count)
         found = totals(dataset.tables("clips", CLIP_COLUMNS), dataset.tables("origins", ORIGIN_COLUMNS))
         if idle:
             say("note", "nothing to do: the data set is finished")
@@ -149,13 +151,14 @@ def _check(audio: AudioOptions, plan: Plan, formats: tuple[str, ...], told: Card
     told.check()
 
 
-def _second_opinion(out: str, values: dict[str, Any]) -> dict[str, Any]:
+def _second_opinion(out: str, values: dict[str, Any], told: CardOptions) -> dict[str, Any]:
     """Ask for second opinions on the transcripts, as far as they are not there yet; return what that took."""
     chosen = {name: values[name] for kind in (OpinionOptions, DoubtOptions) for name in kind.__dataclass_fields__}
-    made = transcribe.as_made(out) | chosen
+    made = transcribe.as_made(out) | chosen | {"address": told.address, "decode_on": told.decode_on}
     second_opinion.check(made)
     heard = Recordings.of(rows.recording_of(row) for table in recordings(out) for row in table.to_pylist())
-    return {"second_opinion": second_opinion.ask(heard, out, JobOptions(runner="local"), made)}
+    job = JobOptions(runner="ray" if told.address else "local")
+    return {"second_opinion": second_opinion.ask(heard, out, job, made)}
 
 
 def _config(preset: str, plan: Plan, audio: AudioOptions, formats: tuple[str, ...]) -> dict[str, Any]:
@@ -174,13 +177,13 @@ def _look(out: str) -> tuple[int, set[str], bool]:
     return count, models, bool(storage.names(storage.join(out, "words")))
 
 
-def _fill(dataset: Dataset, out: str, plan: Plan, audio: AudioOptions, workers: int, count: int) -> None:
+def _fill(dataset: Dataset, out: str, plan: Plan, audio: AudioOptions, read_all: Readers, count: int) -> None:
     corpus = Corpus(out, plan)
     if len(dataset.done) == count:  # killed before the card was written
         return
     with _Progress(count, len(dataset.done)) as progress:
         corpus.survey(progress.surveyed)
-        for reading in read_all(_work(dataset, out, corpus), partial(read, options=audio, judged=plan.gates), workers):
+        for reading in read_all(_work(dataset, out, corpus), ClipReader(audio, plan.gates)):
             dataset.add(reading, corpus.split(reading.recording))
             progress.read(reading)
         dataset.flush()

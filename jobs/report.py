@@ -85,6 +85,6 @@ def _sound(row: Mapping[Any, Any], options: PageOptions) -> tuple[str, str]:
     """Return a segment's sound, or why it cannot be had: the page is made all the same."""
     end = min(row["end"], row["start"] + options.audio_max_s)
     try:
-        return excerpts.excerpt(row["uri"], row["start"], end, row["selection"] or "mix"), ""
+        return excerpts.excerpt(row, row["start"], end), ""
     except DataError as error:
         return "", storage.redacted(str(error))

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs import logs
 from jobs.options import collect, row_values
-from jobs.running import JobOptions, Machines, interruptible, machines, resolved, work
+from jobs.running import JobOptions, interruptible, machines, resolved, work
 from pipeline import engines, metrics, questions, storage, text
 from pipeline.books import REVIEWS
 from pipeline.decode import DecodeOptions
@@ -48,7 +48,7 @@ def check(values: Mapping[str, Any]) -> None:
         raise UserError("--second-opinion would hear the recordings without --add-noise", "leave one of them out")
     for module in ("rapidfuzz", "regex", "whisper_normalizer"):
         text.library(module)
-    engines.describe(_second(collect(WhisperOptions, values), values))
+    engines.describe(second(collect(WhisperOptions, values), values))
 
 
 def ask(recordings: Recordings, out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def ask(recordings: Recordings, out: str, job: JobOptions, values: dict[str, Any
     ray, shown = collect(RayOptions, values), storage.redacted(out)
     recordings = recordings.in_language(values["language"])
     with machines(job, ray) as where:
-        whisper = _second(resolved(collect(WhisperOptions, values), ray, where.gpus), values)
+        whisper = second(resolved(collect(WhisperOptions, values), ray, where.gpus), values)
         with (
             interruptible(shown, len(recordings)),
             Ledger.open(
@@ -74,12 +74,12 @@ def ask(recordings: Recordings, out: str, job: JobOptions, values: dict[str, Any
             left = ledger.missing()
             logs.known_as(ledger.run_id)
             _tell_start(len(asked.recordings), len(todo), len(left), shown)
-            counts = work(_plan(whisper, ray, where, values), ledger, left, where, REVIEWS)
+            counts = work(plan_of(whisper, ray, where.gpus, values), ledger, left, where, REVIEWS)
             engine = metrics.summary(where.work()).get("transcribe", {})
     return _told(counts, taken, len(todo), whisper.model) | {"engine_busy_s": engine.get("busy_s", 0.0)}
 
 
-def _second(first: WhisperOptions, values: Mapping[str, Any]) -> WhisperOptions:
+def second(first: WhisperOptions, values: Mapping[str, Any]) -> WhisperOptions:
     """Return how doubtful segments are decoded: by another model, by beam search, each stretch by itself."""
     chosen = collect(OpinionOptions, values)
     assert chosen.second_opinion is not None
@@ -92,8 +92,9 @@ def _config(whisper: WhisperOptions, values: Mapping[str, Any]) -> dict[str, Any
     return {name: value for row in rows for name, value in row.items()} | engines.describe(whisper)
 
 
-def _plan(whisper: WhisperOptions, ray: RayOptions, where: Machines, values: Mapping[str, Any]) -> Plan:
-    on_gpu = float(whisper.device.startswith("cuda") and where.gpus > 0)
+def plan_of(whisper: WhisperOptions, ray: RayOptions, gpus: int, values: Mapping[str, Any]) -> Plan:
+    """Return the stages of the second pass."""
+    on_gpu = float(whisper.device.startswith("cuda") and gpus > 0)
     return (
         excerpts_stage(collect(DecodeOptions, values), ray.decode_labels),
         transcribe_stage(whisper, actors=ray.pool, cpus=ray.cpus_of_actor(on_gpu), gpus=on_gpu),

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from pipeline import clean_card, cleaned, examples, stretches
+from pipeline import clean_card, cleaned, examples
 from pipeline.clean_card import Made
 from pipeline.cues import Cue
 from pipeline.errors import UserError
 from pipeline.examples import ExampleOptions
 from pipeline.layouts import EXAMPLE_COLUMNS, Kind
 from pipeline.pairs import Pairs
-from pipeline.readings import AudioOptions, read_all
+from pipeline.readers import Readers
+from pipeline.readings import AudioOptions
 from pipeline.shards import Dataset
+from pipeline.stretches import ExampleReader
 from pipeline.tallies import Tallies
 from pipeline.transcripts import Transcribed, recordings, transcripts
 from pipeline.verdicts import JudgeOptions, Row, Verdicts, old_scores
@@ -39,7 +40,6 @@ class Choice:
     judge: JudgeOptions
     example: ExampleOptions
     audio: AudioOptions
-    workers: int
 
 
 @dataclass
@@ -58,9 +58,10 @@ class Result:
 class Cleaning:
     """Judges pairs and fills a data set with examples of them."""
 
-    def __init__(self, out: str, pairs: Pairs, choice: Choice, dataset: Dataset) -> None:
+    def __init__(self, out: str, pairs: Pairs, choice: Choice, dataset: Dataset, read_all: Readers) -> None:
         """UserError where `out` holds examples, and no transcripts are given that could say what to keep."""
-        self._out, self._pairs, self._choice, self._dataset = out, pairs, choice, dataset
+        self._out, self._pairs, self._choice = out, pairs, choice
+        self._dataset, self._read_all = dataset, read_all
         if not choice.heard and dataset.done:
             hint = "give --transcripts again, or choose another --out"
             raise UserError(f"{out} holds examples that were made with transcripts", hint)
@@ -102,8 +103,8 @@ class Cleaning:
             (given[2].recording | {"made_of": keys[id_]}, examples.examples(*given))
             for id_, given in self._given(heard, todo)
         )
-        reader = partial(stretches.read, options=self._choice.audio)
-        for number, reading in enumerate(read_all(work if todo else (), reader, self._choice.workers), 1):
+        readings = self._read_all(work if todo else (), ExampleReader(self._choice.audio))
+        for number, reading in enumerate(readings, 1):
             self._dataset.add(reading, "train")
             tick(number)
         self._dataset.flush()

@@ -1,7 +1,7 @@
 """An output -> what there is to tell of it: hours by reason and language, distributions of scores, failures, examples.
 
 Duty: count, part by part, in memory that goes with the number of languages, kinds of failure and examples, not with
-that of recordings. Knows no page and no charts. Read by `page.py`.
+that of recordings, but for 8 bytes each where there are second opinions. Knows no page and no charts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import storage, transcripts
+from pipeline import opinions, storage, transcripts
+from pipeline.opinions import Opinions
 from pipeline.picks import PickOptions, Picks
 from pipeline.score import FLAGS
 
@@ -33,7 +34,7 @@ REASONS = {
 RUNS = 20  # the latest ones
 
 _RECORDING = [
-    "recording_id", "uri", "part", "size_bytes", "status", "error_stage", "error_kind", "error_message",
+    "recording_id", "uri", "version", "part", "size_bytes", "status", "error_stage", "error_kind", "error_message",
     "retryable", "duration_s", "speech_s", "speechless", "language", "segments", "model", "run_id", "codec",
     "sample_rate", "selection",
 ]  # fmt: skip
@@ -126,6 +127,7 @@ class Digest:
     histograms: list[Histogram] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     picks: Picks = field(default_factory=Picks)
+    opinions: Opinions | None = None
 
     def by_reason(self) -> dict[str, float]:
         """Return seconds by reason, in the order in which they are lost; what is kept comes last."""
@@ -149,9 +151,11 @@ def digest(out: str, options: PickOptions) -> Digest:
     for score in SCORES:
         none = np.zeros(score.bins, np.int64)
         found.histograms.append(Histogram(score, none, none.copy(), config.get(score.threshold)))
-    sizes = _Sizes()
+    sizes, judged, keys = _Sizes(), opinions.are_in(out), list[opinions.Keys]()
     for recordings, segments in transcripts.parts(out, _RECORDING, _SEGMENT):
         _count(found, sizes, recordings, segments)
+        keys += [opinions.keys(recordings, "run_id")] if judged else []
+    found.opinions = opinions.opinions(out, keys) if judged else None
     found.failed_s = sizes.failed_s()
     found.histograms = [one for one in found.histograms if one.flagged.any() or one.unflagged.any()]
     return found

@@ -7,31 +7,26 @@ from __future__ import annotations
 
 import base64
 import subprocess
-from functools import partial
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from pipeline import storage
-from pipeline.decode import Decoder
 from pipeline.errors import DecodeError
 from pipeline.ffmpeg_process import find_ffmpeg
-from pipeline.selection import Selection
+from pipeline.reopening import open_audio
 from pipeline.types import SAMPLE_RATE, Pcm
 
 BITRATE = "32k"  # 4 kB a second: enough to judge a text by
 
 
-def excerpt(uri: str, start_s: float, end_s: float, selection: str = "mix") -> str:
-    """Return the stretch as `data:audio/mpeg;base64,...`. Raises DataError where the audio cannot be had any more."""
+def excerpt(recording: Mapping[str, Any], start_s: float, end_s: float) -> str:
+    """Return the stretch as `data:audio/mpeg;base64,...`. Raises DataError where the audio cannot be had any more.
+
+    `recording` is a row of `OUT/recordings`, of which `uri`, `version` and `selection` are needed.
+    """
     stretch = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
-    decoder = Decoder(
-        partial(storage.open_audio, uri),
-        storage.local_path(uri),
-        selection=Selection.of(selection),
-        suffix=storage.suffix(uri),
-        stretch=stretch,
-    )
-    blocks = list(decoder.blocks())
+    blocks = list(open_audio(recording, SAMPLE_RATE, stretch).blocks())
     pcm = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
     if not len(pcm):
         raise DecodeError("empty", "the recording is shorter now")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ class Estimate:
     def times(self, factor: float) -> Estimate:
         """Return it in another unit."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """Return the sum of both, whose ranges add up: what is wrong with one is wrong with the other."""
+        return Estimate(self.value + other.value, self.low + other.low, self.high + other.high)
 
     def plus(self, more: float) -> Estimate:
         """Return it with a fixed part."""
@@ -87,6 +91,15 @@ class Forecast:
     cpu_s: Estimate
     output_bytes: Estimate
     languages: dict[str, float]  # share of the audio that was measured
+
+    def then(self, second: Forecast) -> Forecast:
+        """Return what both passes over the recordings take."""
+        return replace(
+            self,
+            wall_s=self.wall_s + second.wall_s,
+            cpu_s=self.cpu_s + second.cpu_s,
+            output_bytes=self.output_bytes + second.output_bytes,
+        )
 
 
 def audio_seconds(

@@ -17,6 +17,8 @@ from typing import Any
 
 from pipeline import charts
 from pipeline.digest import FAILED, KEPT, REASONS, SPEECHLESS, Digest
+from pipeline.doubts import REASONS as DOUBTS
+from pipeline.opinions import Agreement, Opinions
 from pipeline.transcripts import Transcribed
 
 _LANGUAGES = 12  # drawn for themselves; the others are one
@@ -79,6 +81,7 @@ def html(story: Story) -> str:
         histograms=[(one, Markup(charts.histogram(one))) for one in found.histograms],
         timelines=[_timeline(one) for one in story.recordings],
         samples=story.samples,
+        opinions=_agreements(found.opinions) if found.opinions else [],
         failed=FAILED,
         kept=KEPT,
     )
@@ -110,6 +113,13 @@ def markdown(story: Story) -> str:
         for row in _languages(found)
     ]
     lines += _table(("language", "recordings", "speech", "kept", "flagged"), rows)
+    if found.opinions:
+        lines += ["", "## Second opinions", "", _cell(asked(found.opinions)), ""]
+        told = [
+            (name, f"{one.asked:,}", _percent(one.agreed_share), _percent(one.wer), _percent(one.edge_cer))
+            for name, one, _ in _agreements(found.opinions)
+        ]
+        lines += _table(("doubt", "segments", "both agree", "word errors", "errors at edges"), told)
     if found.failures:
         lines += ["", "## Failures", ""]
         failed = sorted(found.failures.values(), key=lambda one: -one.count)
@@ -140,6 +150,26 @@ def totals(found: Digest) -> list[tuple[str, str]]:
         ("size of the audio", _bytes(found.size_bytes)),
         ("model", ", ".join(found.models)),
     ]
+
+
+def asked(found: Opinions) -> str:
+    """Return a sentence of how many segments were heard again."""
+    models = ", ".join(found.models)
+    outdated = f" Not counted are recordings that were transcribed anew since: {found.outdated:,}." * bool(
+        found.outdated
+    )
+    return (
+        f"{found.all.asked:,} of {found.doubtful:,} doubtful segments were transcribed again by {models or 'nobody'},"
+        f" from {_span(found.heard_s)} of audio.{outdated}"
+    )
+
+
+def _agreements(found: Opinions) -> list[tuple[str, Agreement, str]]:
+    """Return how far both texts agree, in all and for each reason of doubt, with what that is."""
+    reasons = sorted(found.by_reason.items(), key=lambda item: -item[1].asked)
+    every = "Each segment once; it may have several reasons."
+    told = [(name, one, DOUBTS.get(name, "").replace("`", "")) for name, one in reasons]
+    return [("all", found.all, every), *told]
 
 
 def _both(draw: Callable[[int], Any]) -> list[tuple[str, Any]]:
@@ -232,7 +262,7 @@ def _clock(seconds: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def _number(value: float) -> str:
@@ -259,6 +289,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "number": _number,
     "bytes": _bytes,
     "short": _short,
+    "asked": asked,
 }
 
 

@@ -63,7 +63,8 @@ class Picks:
         drawn = spoken.assign(chance=pd.util.hash_array(hashes ^ spoken["index"].to_numpy(np.uint64)))
         for flag, some in _by_flag(drawn):
             count = self.options.samples * (1 if flag else 3)
-            some = some.nlargest(count, "chance").merge(listed[["recording_id", "uri", "selection"]], on="recording_id")
+            where = listed[["recording_id", "uri", "version", "selection"]]
+            some = some.nlargest(count, "chance").merge(where, on="recording_id")
             self.samples[flag] = _kept(self.samples.get(flag, pd.DataFrame()), some, ["chance"], count)
 
 

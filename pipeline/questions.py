@@ -21,6 +21,7 @@ from pipeline.recordings import Recordings
 from pipeline.types import SAMPLE_RATE
 
 _RECORDING = ["recording_id", "part", "segments", "run_id", "selection", "start_s", "duration_s"]
+_SEGMENT = ["recording_id", *doubts.TOLD]
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,24 @@ def questions(out: str, recordings: Recordings, options: DoubtOptions, known: Co
     asked: dict[str, str] = {}
     runs: dict[str, str] = {}
     wanted = recordings.table["id"].combine_chunks()
-    for table, segments in transcripts.parts(out, _RECORDING, ["recording_id", *doubts.TOLD]):
-        rows = table.filter(pc.is_in(table["recording_id"], value_set=wanted)).to_pylist()
-        found = _doubtful(segments, options)
-        for row in rows:
-            id_ = row["recording_id"]
-            near = found.get(id_, [])
-            begin, duration = (round((row[name] or 0.0) * SAMPLE_RATE) for name in ("start_s", "duration_s"))
-            stretches = doubts.stretches(near, options, begin=begin, duration=duration, known=known)
-            doubtful = sum(segment["doubtful"] for segment in near)
-            asked[id_] = Question(row["run_id"], row["selection"], duration, doubtful, stretches).json()
-            runs[id_] = row["run_id"]
+    for table, segments in transcripts.parts(out, _RECORDING, _SEGMENT):
+        rows = table.filter(pc.is_in(table["recording_id"], value_set=wanted))
+        for id_, question in of_tables(rows, segments, options, known):
+            asked[id_], runs[id_] = question.json(), question.transcript
     return Asked(_with(recordings, asked), frozenset(_outdated(out, runs)))
+
+
+def of_tables(
+    recordings: pa.Table, segments: pa.Table, options: DoubtOptions, known: Collection[str] | None
+) -> Iterator[tuple[str, Question]]:
+    """Yield each of the recordings with what is asked about it, by the rows of their segments, which are in order."""
+    found = _doubtful(segments.select(_SEGMENT), options)
+    for row in recordings.select(_RECORDING).to_pylist():
+        near = found.get(row["recording_id"], [])
+        begin, duration = (round((row[name] or 0.0) * SAMPLE_RATE) for name in ("start_s", "duration_s"))
+        stretches = doubts.stretches(near, options, begin=begin, duration=duration, known=known)
+        doubtful = sum(segment["doubtful"] for segment in near)
+        yield row["recording_id"], Question(row["run_id"], row["selection"], duration, doubtful, stretches)
 
 
 def _doubtful(segments: pa.Table, options: DoubtOptions) -> dict[str, list[dict[str, Any]]]:

@@ -2,27 +2,22 @@
 
 Duty: one recording in, its finished rows and its kept clips' files out, whatever the source has become since it was
 transcribed. Encoded clips wait in a temporary file, so that a recording of ten hours needs no more memory than a short
-one. Knows storage, ffmpeg and soundfile; no layout of data sets.
+one. Knows samples and soundfile; no layout of data sets.
 """
 
 from __future__ import annotations
 
 import io
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
-from pipeline import gates, pieces, sound, storage
-from pipeline.decode import DecodeOptions, Decoder
+from pipeline import gates, sound
 from pipeline.edges import REACH_S, TOLERANCE_S, edges, excerpts
-from pipeline.errors import DataError, OpenError, UserError
+from pipeline.errors import DataError, UserError
 from pipeline.gates import GateOptions
-from pipeline.selection import Selection
-from pipeline.sources import resolve
+from pipeline.reopening import open_audio
 from pipeline.types import Failure, Pcm, Span, setting
 
 Row = dict[str, Any]
@@ -49,14 +44,15 @@ class Encoded:
 
     row: Row
     suffix: str
-    _spool: BinaryIO
-    _start: int
+    spool: BinaryIO | None  # None on its way between processes: `readers.py`
+    start: int
     size: int
 
     def load(self) -> bytes:
         """Return the clip's file."""
-        self._spool.seek(self._start)
-        return self._spool.read(self.size)
+        assert self.spool
+        self.spool.seek(self.start)
+        return self.spool.read(self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,26 @@ class Reading:
             self.spool.close()
 
 
+@dataclass(frozen=True)
+class ClipReader:
+    """Reads clips; see `readers.Reader`."""
+
+    audio: AudioOptions
+    gates: GateOptions
+
+    def __call__(self, recording: Row, rows: Sequence[Row]) -> Reading:
+        return read(recording, rows, self.audio, self.gates)
+
+    def given_up(self, recording: Row, rows: Sequence[Row], failure: Failure) -> Reading:
+        """See `readers.Reader`."""
+        done = [_silent(row, failure, self.gates) for row in rows]
+        return Reading(recording, done, [], "failed", _rate(recording["sample_rate"], self.audio), failure)
+
+    def weight(self, recording: Row, rows: Sequence[Row]) -> int:
+        """See `readers.Reader`."""
+        return pcm_bytes(rows, _rate(recording["sample_rate"], self.audio))
+
+
 def read(recording: Row, rows: Sequence[Row], options: AudioOptions, judged: GateOptions) -> Reading:
     """Read, measure, judge and encode. `rows` are candidates, in order, with the reasons of their texts."""
     if recording["status"] == "failed":
@@ -87,43 +103,21 @@ def read(recording: Row, rows: Sequence[Row], options: AudioOptions, judged: Gat
     rate = _rate(recording["sample_rate"], options)
     done: list[Row] = []
     kept: list[Encoded] = []
-    spool: BinaryIO = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="bulkscribe-")  # type: ignore[assignment]  # noqa: SIM115 (it lives as long as the clips)
-    failure = None
+    spool, failure = new_spool(), None
     try:
         for row, audio in _heard(recording, rows, rate):
             done.append(_judged(row, audio, rate, judged))
             if not done[-1]["reasons"]:
-                kept.append(_encode(done[-1] | {"uri": recording["uri"]}, audio, rate, options.audio, spool))
+                kept.append(encode(done[-1] | {"uri": recording["uri"]}, audio, rate, options.audio, spool))
     except DataError as error:
         failure = error.failure
     if failure is None and len(done) < len(rows):
         failure = Failure("decode", "audio_missing", "the audio ends before the clip")
     for row in rows[len(done) :]:
         assert failure
-        done.append(_finished(row, {"audio_error": f"{failure.kind}: {failure.message}"}, judged))
+        done.append(_silent(row, failure, judged))
     status = "ok" if failure is None else "partial" if any(row["audio_error"] is None for row in done) else "failed"
     return Reading(recording, done, kept, status, rate, failure, spool)
-
-
-def read_all(
-    work: Iterable[tuple[Row, Sequence[Row]]], reader: Callable[[Row, Sequence[Row]], Reading], workers: int
-) -> Iterator[Reading]:
-    """Read recordings with their candidates in `workers` threads at a time; yield them in the order of `work`.
-
-    Threads are enough: ffmpeg is a process of its own, and the libraries work outside of Python's lock.
-    """
-    with ThreadPoolExecutor(workers, thread_name_prefix="clips") as pool:
-        waiting: deque[Future[Reading]] = deque()
-        try:
-            for recording, rows in work:
-                waiting.append(pool.submit(reader, recording, rows))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _heard(recording: Row, rows: Sequence[Row], rate: int) -> Iterator[tuple[Row, Pcm]]:
@@ -153,35 +147,6 @@ def _window(row: Row, rate: int, bounds: tuple[float, float]) -> Span:
     return Span(round(min(start, row["start"]) * rate), round(max(end, row["end"]) * rate))
 
 
-def open_audio(recording: Row, rate: int, stretch: tuple[int, int]) -> Decoder:
-    """Open a stretch of the source, in samples at `rate`; OpenError where it is not what was transcribed."""
-    uri, version = recording["uri"], recording["version"]
-    base, piece = storage.split_piece(uri)
-    now = storage.stat(base).version
-    if version and now and now != version:
-        raise OpenError("changed", f"it has changed since it was transcribed (it was {version}, is {now})")
-    inside = _insides(base, now).get(uri, "") if piece else ""
-    if piece and not inside:
-        raise OpenError("not_found", "the file that it lay in does not hold it any more")
-    path, window = pieces.local_window(base, inside) or (None, None)
-    return Decoder(
-        partial(pieces.open_piece, base, version, inside),
-        path,
-        DecodeOptions(),
-        Selection.of(recording.get("selection")),
-        suffix=storage.suffix(uri),
-        stretch=stretch,
-        window=window,
-        rate=rate,
-    )
-
-
-@lru_cache(maxsize=8)
-def _insides(uri: str, version: str) -> dict[str, str]:
-    """Return where in a tar or table each of its recordings lies."""
-    return {one.uri: one.inside for one in resolve([uri]).recordings}
-
-
 def _judged(row: Row, audio: Pcm, rate: int, options: GateOptions) -> Row:
     heard = _finished(row, {**asdict(sound.measure(audio, rate)), "sample_rate": rate}, options)
     if heard["reasons"] or options.min_quality is None:
@@ -196,11 +161,28 @@ def _finished(row: Row, numbers: Row, options: GateOptions) -> Row:
     return full | {"reasons": reasons, "kept": not reasons}
 
 
+def _silent(row: Row, failure: Failure, options: GateOptions) -> Row:
+    return _finished(row, {"audio_error": f"{failure.kind}: {failure.message}"}, options)
+
+
 def _unread(recording: Row, rows: Sequence[Row], status: str, failure: Failure | None) -> Reading:
     return Reading(recording, [_UNHEARD | row | {"kept": False} for row in rows], [], status, None, failure)
 
 
-def _encode(row: Row, audio: Pcm, rate: int, codec: str, spool: BinaryIO) -> Encoded:
+def new_spool() -> BinaryIO:
+    """Return a file for encoded clips."""
+    spool: BinaryIO = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="bulkscribe-")  # type: ignore[assignment]  # noqa: SIM115 (it lives as long as the clips)
+    return spool
+
+
+def pcm_bytes(rows: Sequence[Row], rate: int) -> int:
+    """Return what the audio of the rows that may be kept takes before it is encoded."""
+    seconds: float = sum(row["end"] - row["start"] for row in rows if not row["reasons"])
+    return 2 * round(seconds * rate)
+
+
+def encode(row: Row, audio: Pcm, rate: int, codec: str, spool: BinaryIO) -> Encoded:
+    """Put a clip's file behind the others."""
     data = encoded(audio, rate, codec)
     start = spool.seek(0, io.SEEK_END)
     spool.write(data)

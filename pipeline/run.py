@@ -1,7 +1,8 @@
 """A plan on Ray Data: a runner for the rounds of a job. The only file that imports ray.
 
 Blocks of recordings stream through the plan's stages, and transcripts come back to the driver. Those of a later round,
-which a killed worker or a lost block has cost an answer, are each in a block of their own.
+which a killed worker or a lost block has cost an answer, are each in a block of their own. Beside it readers of clips,
+each recording a task of its own, for the jobs that make data sets.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import signal
 import socket
 import sys
 import threading
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,11 +26,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline import hops, logs, metrics
-from pipeline.attempts import KILLED, Roll, Worker, tell
+from pipeline import hops, logs, metrics, storage
+from pipeline.attempts import DEATHS, KILLED, Roll, Worker, tell
 from pipeline.deaths import Deaths
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.processes import started
+from pipeline.readers import Reader, Work, received, sent
+from pipeline.readings import Reading, Row
 from pipeline.recordings import Recordings, pack
 from pipeline.stages import Plan, Stage, Transform
 from pipeline.types import Outcome, Recording, setting
@@ -103,7 +107,7 @@ class RayRunner:
 
     def __call__(self, plan: Plan, recordings: Sequence[Recording]) -> Generator[pa.Table, None, None]:
         """Stream `recordings` through `plan`. Those that come again (of an earlier round) get a block each."""
-        self._join()
+        self.join()
         import ray.data
 
         again, self._called = self._called, True
@@ -167,7 +171,7 @@ class RayRunner:
 
     def gpus(self) -> int:
         """Return how many GPUs the cluster has."""
-        self._join()
+        self.join()
         import ray
 
         return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
@@ -199,12 +203,13 @@ class RayRunner:
             ray.shutdown()
             self._joined = False
 
-    def _join(self) -> None:
+    def join(self) -> None:
         """Join or start Ray, quietly: what it says of itself goes to its own log files."""
         if self._joined:
             return
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
         os.environ |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+        os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # of tasks that were lost and are run again
         here: dict[str, Any] = {
             "num_cpus": max(4, os.cpu_count() or 1),  # tokens, not cores: reading, cutting and marking keep moving
             "include_dashboard": False,
@@ -236,6 +241,162 @@ class RayRunner:
         context.target_max_block_size = 16 << 20  # the first passages leave early: 9 minutes of PCM
         context.autoscaling_config.actor_pool_util_upscaling_threshold = GROW_AT
         context.execution_no_progress_timeout_s = -1  # one long recording may work alone for hours
+
+
+class RayReaders:
+    """Readers on a cluster, each recording a task on one CPU: see `pipeline.readers.Readers`. `close` leaves it."""
+
+    def __init__(self, options: RayOptions, most: int, deaths: Deaths) -> None:
+        """UserError when nobody answers; the cluster is joined when there is something to read.
+
+        `most` recordings are at work or wait to be taken; with 0 twice as many as there are CPUs.
+        """
+        _reach(options.address)
+        self._ray, self._labels, self._most = RayRunner(options), options.decode_labels, most
+        self._deaths, self._counts = deaths, dict(deaths.known)
+        self._task: Any = None
+
+    def __call__(self, work: Work, reader: Reader) -> Iterator[Reading]:
+        """See `pipeline.readers.Readers`."""
+        waiting: deque[_Errand] = deque()
+        width = _Width(self._labels, self._most)
+        for recording, candidates in work:
+            errand = _Errand(reader, recording, candidates, self._counts)
+            while waiting and not width.allows(waiting, errand):
+                yield self._next(waiting)
+            waiting.append(errand)
+            if errand.weight:
+                errand.start(self._joined())
+            while waiting and not waiting[0].weight:
+                yield self._next(waiting)
+        while waiting:
+            yield self._next(waiting)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._task = None
+        self._ray.close()
+
+    def _joined(self) -> Any:
+        """Return what sends a recording, once the cluster is joined."""
+        if self._task is None:
+            self._ray.join()
+            import ray
+
+            shape: dict[str, Any] = {"num_cpus": 1, "num_returns": "streaming", "max_retries": 0}
+            shape |= {"label_selector": self._labels} if self._labels else {"scheduling_strategy": "SPREAD"}
+            self._task = ray.remote(_read).options(**shape)
+        return self._task
+
+    def _next(self, waiting: deque[_Errand]) -> Reading:
+        """Return what comes of the first in the row, and take it out. Whatever is lost on the way is read again."""
+        while (reading := waiting[0].result()) is None:
+            alive = _alive()
+            for errand in waiting:
+                if errand.is_lost(alive):
+                    errand.start(self._task)
+            self._deaths.note(self._counts)
+        waiting.popleft()
+        return reading
+
+
+class _Errand:
+    """A recording that is read somewhere."""
+
+    def __init__(self, reader: Reader, recording: Row, rows: Sequence[Row], deaths: dict[str, int]) -> None:
+        """`deaths` are those of workers by what they were at."""
+        self.weight = reader.weight(recording, rows)
+        self._id, self._deaths = recording["recording_id"], deaths
+        self._reader, self._given = reader, (recording, rows)
+        self._parts: Any = None  # Ray's references to what comes
+        self._node: Any = None  # that to the node that it comes from
+        self._gone = False
+
+    def start(self, task: Any) -> None:
+        """Send it; again, where it was lost. Ray's own retries would not tell how often workers have died at it."""
+        if not self._is_killer():
+            self._gone, self._node = False, None
+            self._parts = task.remote(self._reader, storage.configured(), *self._given)
+
+    def result(self) -> Reading | None:
+        """Wait for its end; None where a worker, a node, or what lay there is gone. Nothing of it is kept elsewhere."""
+        if not self.weight:
+            return self._reader(*self._given)
+        if self._is_killer():
+            return self._reader.given_up(*self._given, KILLED)
+        import ray
+
+        try:
+            if self._node is None:
+                self._node = next(self._parts)
+            ray.get(self._node)
+            return received(ray.get(part) for part in self._parts)
+        except ray.exceptions.RayError as error:
+            self._gone = self._is_gone(error)
+            if not self._gone:
+                raise _cause(error) from None
+            return None
+
+    def is_lost(self, alive: set[str]) -> bool:
+        """Say whether it has to be read again, without waiting."""
+        if self._gone or self._parts is None:
+            return self._gone
+        import ray
+
+        try:
+            ray.get(ray.wait([self._parts.completed()], timeout=0)[0])
+            if self._node is None and self._parts.next_ready():
+                self._node = next(self._parts)
+            self._gone = self._node is not None and ray.get(self._node) not in alive
+        except ray.exceptions.RayError as error:
+            self._gone = self._is_gone(error)  # another error shows up when it is its turn
+        return self._gone
+
+    def _is_killer(self) -> bool:
+        return self._deaths.get(self._id, 0) >= DEATHS
+
+    def _is_gone(self, error: Exception) -> bool:
+        from ray import exceptions
+
+        died = isinstance(error, (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError))
+        if died:
+            self._deaths[self._id] = self._deaths.get(self._id, 0) + 1
+        return died or isinstance(error, (exceptions.NodeDiedError, exceptions.ObjectLostError))
+
+
+def _read(reader: Reader, stores: storage.StoreOptions, recording: Row, rows: Sequence[Row]) -> Iterator[Any]:
+    """Be the task: say where it runs, then send the reading."""
+    import ray
+
+    storage.configure(stores)
+    yield ray.get_runtime_context().get_node_id()
+    yield from sent(reader(recording, rows))
+
+
+class _Width:
+    """How many recordings may be on the way."""
+
+    def __init__(self, labels: dict[str, str], most: int) -> None:
+        self._labels, self._most = labels, most
+        self._looked = -LOOK_S
+        self._cpus = self._bytes = 0.0
+
+    def allows(self, waiting: Sequence[_Errand], another: _Errand) -> bool:
+        """Say whether another may be sent: the CPUs shall not wait for work, nor readings overflow where they lie."""
+        if time.monotonic() - self._looked > LOOK_S:  # machines come and go
+            self._look()
+        weight = sum(errand.weight for errand in waiting) + another.weight
+        return len(waiting) < (self._most or max(2, 2 * self._cpus)) and weight <= self._bytes
+
+    def _look(self) -> None:
+        import ray
+
+        self._looked, self._cpus, self._bytes = time.monotonic(), 0.0, 0.0
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            has = node["Resources"]
+            if node["Alive"] and has.get("CPU") and self._labels.items() <= node["Labels"].items():
+                self._cpus += has["CPU"]
+                self._bytes += has.get("object_store_memory", 0.0)
 
 
 def _reach(address: str) -> None:
@@ -355,8 +516,13 @@ def _nodes() -> tuple[str, set[str]]:
     """Return this process's node, and all that are alive."""
     import ray
 
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    return ray.get_runtime_context().get_node_id(), alive
+    return ray.get_runtime_context().get_node_id(), _alive()
+
+
+def _alive() -> set[str]:
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def _map(dataset: ray.data.Dataset, stage: Stage, job: _Job) -> ray.data.Dataset:
@@ -433,6 +599,9 @@ def _cause(error: BaseException) -> BaseException:
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, BulkscribeError):
-            return inner
+            ours: BaseException = getattr(
+                inner, "cause", inner
+            )  # Ray makes one of both classes, which tells a traceback
+            return ours
         inner = getattr(inner, "cause", None) or inner.__cause__
     return error

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline import commits, parts, run_files, storage
 from pipeline.candidates import SPLITS
+from pipeline.deaths import Deaths
 from pipeline.errors import UserError
 from pipeline.layouts import CLIP_COLUMNS, File, Kind, chosen
 from pipeline.lease import Lease
@@ -65,6 +66,8 @@ class Dataset:
                     self._old[row["recording_id"]] = part
                 else:
                     self.done[row["recording_id"]] = row["made_of"]
+        self.deaths = Deaths(out, lambda id_: id_ not in self.done)
+        self.deaths.start_anew(lambda id_: id_ not in self.done and id_ not in self._old)
 
     @classmethod
     def open(
@@ -147,6 +150,7 @@ class Dataset:
                 rows = (row | {"suffix": self._suffix} for row in self.kept(split))
                 commits.commit(self._out, layout.index(split, rows))
         commits.commit(self._out, [(CARD, card)])
+        self.deaths.forget()
         self._run |= {"status": "finished", "ended_at": run_files.now(), "counts": dict(counts)}
         run_files.write(self._out, self._run["run_id"], self._run)
 

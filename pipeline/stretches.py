@@ -6,17 +6,34 @@ Duty: one recording in, its finished rows and its examples' files out, whatever 
 
 from __future__ import annotations
 
-import io
-import tempfile
 from collections.abc import Sequence
-from typing import BinaryIO
+from dataclasses import dataclass
 
 from pipeline.edges import TOLERANCE_S, excerpts
 from pipeline.errors import DataError
-from pipeline.readings import AudioOptions, Encoded, Reading, Row, encoded, open_audio
+from pipeline.readings import AudioOptions, Encoded, Reading, Row, encode, new_spool, pcm_bytes
+from pipeline.reopening import open_audio
 from pipeline.types import Failure, Span
 
-_IN_MEMORY = 16 << 20  # bytes of encoded examples; more lies on the disk
+
+@dataclass(frozen=True)
+class ExampleReader:
+    """Reads examples; see `readers.Reader`."""
+
+    audio: AudioOptions  # with a rate
+
+    def __call__(self, recording: Row, rows: Sequence[Row]) -> Reading:
+        return read(recording, rows, self.audio)
+
+    def given_up(self, recording: Row, rows: Sequence[Row], failure: Failure) -> Reading:
+        """See `readers.Reader`."""
+        done = [_unread(row, failure) for row in rows]
+        return Reading(recording, done, [], "failed", self.audio.rate, failure, made_of=recording["made_of"])
+
+    def weight(self, recording: Row, rows: Sequence[Row]) -> int:
+        """See `readers.Reader`."""
+        assert self.audio.rate
+        return pcm_bytes(rows, self.audio.rate)
 
 
 def read(recording: Row, rows: Sequence[Row], options: AudioOptions) -> Reading:
@@ -26,9 +43,8 @@ def read(recording: Row, rows: Sequence[Row], options: AudioOptions) -> Reading:
     assert rate is not None
     if not wanted:
         return Reading(recording, list(rows), [], "unread", None, None, made_of=recording["made_of"])
-    spool: BinaryIO = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="bulkscribe-")  # type: ignore[assignment]  # noqa: SIM115 (it lives as long as the examples)
     kept: dict[str, Encoded] = {}
-    failure = None
+    spool, failure = new_spool(), None
     spans = [Span(round(row["start"] * rate), round(row["end"] * rate)) for row in wanted]
     first = spans[0].start
     try:
@@ -38,11 +54,8 @@ def read(recording: Row, rows: Sequence[Row], options: AudioOptions) -> Reading:
             if len(audio) < len(span) - TOLERANCE_S * rate:
                 failure = Failure("decode", "audio_missing", "the audio ends before the example")
                 break
-            data = encoded(audio, rate, options.audio)
             full = row | {"kept": True, "sample_rate": rate, "uri": recording["uri"]}
-            start = spool.seek(0, io.SEEK_END)
-            spool.write(data)
-            kept[row["clip_id"]] = Encoded(full, options.audio, spool, start, len(data))
+            kept[row["clip_id"]] = encode(full, audio, rate, options.audio, spool)
     except DataError as error:
         failure = error.failure
     status = "ok" if failure is None else "partial" if kept else "failed"

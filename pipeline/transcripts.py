@@ -62,6 +62,13 @@ def reviews(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table
             yield _read(storage.join(folder, name), columns)
 
 
+def opinions(out: str, of_reviews: Sequence[str], of_opinions: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the reviews part by part, with their opinions, with these columns; nothing where nobody was asked."""
+    for table in reviews(out, of_reviews):
+        names = sorted(set(table["part"].to_pylist()))
+        yield table, pa.concat_tables([_read(storage.join(out, "opinions", name), of_opinions) for name in names])
+
+
 def parts(out: str, of_recordings: Sequence[str], of_segments: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Yield these columns of the recordings, part by part, and those of their segments in the order of recordings."""
     for table in recordings(out, of_recordings):
@@ -104,13 +111,12 @@ def transcripts(
 def _judged(out: str) -> dict[tuple[str, str], dict[int, Row]]:
     """Return the second opinions on each recording, as some run has transcribed it, by segment."""
     found: dict[tuple[str, str], dict[int, Row]] = defaultdict(dict)
-    for table in reviews(out, ["recording_id", "transcript", "part"]):
+    columns = ["recording_id", "index", "wer", "edge_cer"]
+    for table, said in opinions(out, ["recording_id", "transcript", "part"], columns):
         transcript_of = dict(zip(table["recording_id"].to_pylist(), table["transcript"].to_pylist(), strict=True))
-        for part in set(table["part"].to_pylist()):
-            opinions = _read(storage.join(out, "opinions", part), ["recording_id", "index", "wer", "edge_cer"])
-            for row in opinions.to_pylist():
-                key = row["recording_id"], transcript_of[row["recording_id"]]
-                found[key][row["index"]] = {"second_wer": row["wer"], "second_edge_cer": row["edge_cer"]}
+        for row in said.to_pylist():
+            key = row["recording_id"], transcript_of[row["recording_id"]]
+            found[key][row["index"]] = {"second_wer": row["wer"], "second_edge_cer": row["edge_cer"]}
     return found
 
 

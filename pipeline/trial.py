@@ -8,14 +8,18 @@ from __future__ import annotations
 import io
 import resource
 import time
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import hops, rows
+from pipeline.doubts import DoubtOptions
 from pipeline.forecast import Heard, Measured
+from pipeline.questions import of_tables
+from pipeline.reviews import opinion_rows, review, review_rows
 from pipeline.score import finish
 from pipeline.stages import Plan, in_process
 from pipeline.types import SAMPLE_RATE, Finished, Outcome, Recording, Segment, Transcript
@@ -23,8 +27,40 @@ from pipeline.types import SAMPLE_RATE, Finished, Outcome, Recording, Segment, T
 _CUTTING = 0.2  # of a decoding: what cutting 30 s costs beside it; it only shares the measured time out
 
 
-def measure(plan: Plan, recordings: Sequence[Recording]) -> Measured:
-    """Run the plan over the recordings in this process, with the model loaded before the clock starts."""
+def measure(plan: Plan, recordings: Sequence[Recording]) -> tuple[Measured, list[Finished]]:
+    """Run the plan over the recordings; return what that took, and what it made."""
+    answers, costs = _run(plan, recordings)
+    finished = [finish(transcripts, outcome) for outcome, transcripts in answers]
+    return Measured(tuple(map(_heard, finished)), *costs, _bytes_of(finished)), finished
+
+
+def measure_again(
+    plan: Plan, first: Sequence[Finished], options: DoubtOptions, known: Collection[str] | None
+) -> Measured:
+    """Run the plan of the second pass over what is doubtful in the first one's transcripts.
+
+    Of each recording `speech_s` is what was heard again of it, and `work` how many stretches that were.
+    """
+    by_id = {one.outcome.recording.id: one.outcome.recording for one in first}
+    asked = dict(of_tables(*_tables(first)[:2], options, known))
+    again = [replace(by_id[id_], asked=question.json()) for id_, question in asked.items() if question.stretches]
+    answers, costs = _run(plan, again) if again else ([], (0.0, 0.0, 0.0))
+    reviews = [review(sorted(transcripts, key=lambda one: one.passage), outcome) for outcome, transcripts in answers]
+    heard_s = {one.outcome.recording.id: one.outcome.duration / SAMPLE_RATE for one in reviews}
+    heard = []
+    for one in first:
+        id_ = one.outcome.recording.id
+        seconds, stretches = one.outcome.duration / SAMPLE_RATE, len(asked[id_].stretches)
+        heard.append(Heard(seconds, heard_s.get(id_, 0.0), stretches, one.language, stretches))
+    made = [opinion_rows(reviews), review_rows(reviews, part="part-0.parquet", model="", config_hash="", run_id="")]
+    return Measured(tuple(heard), *costs, sum(map(_size, made)))
+
+
+_Costs = tuple[float, float, float]  # seconds until the model was there; of wall time and of all cores from then on
+
+
+def _run(plan: Plan, recordings: Sequence[Recording]) -> tuple[list[tuple[Outcome, list[Transcript]]], _Costs]:
+    """Run a plan in this process, with the model loaded before the clock starts."""
     begun = time.monotonic()
     transcribe = plan[1].make()
     ready = replace(plan[1], make=lambda: transcribe)
@@ -34,15 +70,12 @@ def measure(plan: Plan, recordings: Sequence[Recording]) -> Measured:
     tables = (hops.recordings_table([recording]) for recording in recordings)
     for table in in_process((plan[0], ready, *plan[2:]), tables):
         items += hops.read_transcripts(table)
-    wall_s, cpu_s = time.monotonic() - begun, _cpu_s() - cpu_s
-    finished = [
-        finish(
-            (one for one in items if isinstance(one, Transcript) and one.recording_id == outcome.recording.id), outcome
-        )
-        for outcome in items
-        if isinstance(outcome, Outcome)
-    ]
-    return Measured(tuple(map(_heard, finished)), load_s, wall_s, cpu_s, _bytes_of(finished))
+    costs = load_s, time.monotonic() - begun, _cpu_s() - cpu_s
+    transcripts = defaultdict[str, list[Transcript]](list)
+    for item in items:
+        if isinstance(item, Transcript):
+            transcripts[item.recording_id].append(item)
+    return [(item, transcripts[item.recording.id]) for item in items if isinstance(item, Outcome)], costs
 
 
 def _heard(one: Finished) -> Heard:
@@ -63,14 +96,17 @@ def _decodings(segments: Iterable[Segment]) -> int:
 
 
 def _bytes_of(finished: list[Finished]) -> int:
-    """Return what the tables of these recordings take, without what a file takes that has no rows."""
+    return sum(map(_size, _tables(finished)))
+
+
+def _tables(finished: Sequence[Finished]) -> tuple[pa.Table, pa.Table, pa.Table]:
     about = {"part": "part-0.parquet", "model": "", "config_hash": "", "run_id": ""}
-    made = [
-        rows.recording_rows(finished, **about),
-        rows.segment_rows(finished),
-        rows.word_rows(finished),
-    ]
-    return sum(_file_size(table) - _file_size(table.slice(0, 0)) for table in made)
+    return rows.recording_rows(finished, **about), rows.segment_rows(finished), rows.word_rows(finished)
+
+
+def _size(table: pa.Table) -> int:
+    """Return what a table takes, without what a file takes that has no rows."""
+    return _file_size(table) - _file_size(table.slice(0, 0))
 
 
 def _file_size(table: pa.Table) -> int:

@@ -43,6 +43,36 @@ def told(*args: str | Path) -> dict[str, Any]:
     return found
 
 
+def test_a_second_opinion_is_counted_as_it_comes_true(tmp_path: Path) -> None:
+    asked = "--second-opinion", "fake", "--doubt-hallucination", "0"
+    plain, found = told(AUDIO / "es_centralita.opus"), told(AUDIO / "es_centralita.opus", *asked)
+    assert "second_opinion" not in plain
+    line = [
+        "transcribe",
+        str(AUDIO / "es_centralita.opus"),
+        "--out",
+        str(tmp_path),
+        "--model",
+        "fake",
+        "--runner",
+        "local",
+    ]
+    result = CliRunner().invoke(main, [*line, *asked])
+    assert result.exit_code == 0, result.output
+    done, second = json.loads(result.stdout)["second_opinion"], found["second_opinion"]
+    assert done["asked"] > 0
+    assert second["heard_again_hours"]["value"] * 3600 == pytest.approx(done["heard_again_s"], abs=0.1)
+    assert second["model"] == "fake"
+    assert 0 < second["machine_hours"]["value"] < found["machine_hours"]["value"]
+    assert 0 < second["cpu_hours"]["value"] < found["cpu_hours"]["value"]
+    assert found["output_bytes"]["value"] > plain["output_bytes"]["value"]
+
+
+def test_without_doubts_a_second_opinion_costs_nothing() -> None:
+    second = told(AUDIO / "silence.wav", "--second-opinion", "fake")["second_opinion"]
+    assert second["heard_again_hours"]["value"] == second["machine_hours"]["value"] == 0.0
+
+
 def recording(name: str, size: int = 1000) -> Recording:
     return Recording(name, name, size)
 

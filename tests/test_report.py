@@ -6,12 +6,15 @@ import base64
 import json
 import random
 import re
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from browsers import Browser, Page, browser
 from click.testing import CliRunner, Result
@@ -21,7 +24,9 @@ from jobs import main
 from pipeline import digest as digests
 from pipeline.decode import Decoder
 from pipeline.picks import PickOptions
-from pipeline.types import SAMPLE_RATE, Attempt, Failure, Finished, Segment, Span
+from pipeline.reviews import opinion_rows, review_rows
+from pipeline.sources import resolve
+from pipeline.types import SAMPLE_RATE, Attempt, Failure, Finished, Opinion, Recording, Review, Segment, Span
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
 HOSTILE = "/radio/<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">.mp3"
@@ -71,13 +76,39 @@ def item(rng: random.Random, number: int, uri: str) -> Finished:
     return replace(one, outcome=outcome, language=language)
 
 
+def of(recording: Recording) -> Finished:
+    """Return a recording that begins as `fr_standard.m4a` does."""
+    said = segment(0, 2.3, "Tous nos postes sont occupés.", "quiet", language="fr")
+    one = finished(recording.id, recording.uri, said)
+    return replace(one, outcome=replace(one.outcome, recording=recording))
+
+
+def write_opinions(out: Path, part: str, *reviews: Review) -> None:
+    """Write what a second model said, of transcripts or of what stood there before them."""
+    for folder in ("opinions", "reviews"):
+        (out / folder).mkdir(exist_ok=True)
+    pq.write_table(opinion_rows(reviews), out / "opinions" / part)
+    table = review_rows(reviews, part=part, model="tiny<b>", config_hash="c0ffee", run_id="run2")
+    pq.write_table(table, out / "reviews" / part)
+
+
+def opinion(index: int, words: int | None, wer: float | None, edge_cer: float | None, *reasons: str) -> Opinion:
+    span = Span(0, 5 * SAMPLE_RATE)
+    return Opinion(index, reasons, span, "Something.", "en", words=words, wer=wer, edge_cer=edge_cer)
+
+
+def judged(one: Finished, transcript: str, *opinions: Opinion) -> Review:
+    """Return the second opinions on a recording, of which 5 s were heard again and one more segment is doubtful."""
+    outcome = replace(one.outcome, duration=5 * SAMPLE_RATE)
+    return Review(outcome, opinions, one.outcome.duration, len(opinions) + 1, transcript)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output of two parts: languages, flags, failures, a real recording, hostile names and texts."""
     folder, rng = tmp_path_factory.mktemp("report") / "out", random.Random(0)
-    real = finished(
-        "aaaa", str(AUDIO / "fr_standard.m4a"), segment(0, 2.3, "Tous nos postes sont occupés.", "quiet", language="fr")
-    )
+    (there,) = resolve([str(AUDIO / "fr_standard.m4a")]).recordings
+    real = of(replace(there, id="aaaa"))
     hostile = segment(0, 9, "</p><script>document.title='taken'</script>", "<b>flag</b>", language="en")
     write_part(folder, "part-0001.parquet", [real, *(item(rng, n, f"/radio/2024/show-{n}.mp3") for n in range(20))])
     failed = [
@@ -85,6 +116,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finished("fffe", "s3://radio/gone.mp3", failure=Failure("open", "unavailable", "<i>slow</i> down", True)),
         finished("fffd", HOSTILE, hostile),
     ]
+    same, apart = opinion(0, 4, 0.0, 0.0, "flag"), opinion(3, 6, 0.5, 0.25, "flag", "logprob")
+    wordless, old = opinion(4, None, None, None, "logprob"), opinion(0, 100, 1.0, 1.0, "fallback")
+    write_opinions(folder, "part-0001.parquet", judged(real, "run1", same, apart, wordless))
+    write_opinions(folder, "part-0002.parquet", judged(failed[2], "run0", old))  # it was transcribed anew since
     write_part(
         folder, "part-0002.parquet", [*failed, *(item(rng, n, f"/radio/2025/show-{n}.mp3") for n in range(20, 40))]
     )
@@ -169,6 +204,27 @@ def test_worst_come_from_all_parts_and_are_as_many_as_asked_for(out: Path) -> No
     assert worst.iloc[0]["uri"] == HOSTILE  # all of it is flagged
 
 
+def test_second_opinions_on_what_stands_there_now_are_told(out: Path, reader: Reader) -> None:
+    found = digests.digest(str(out), PickOptions()).opinions
+    assert found is not None
+    assert (found.recordings, found.outdated, found.doubtful, found.heard_s) == (1, 1, 4, 5.0)
+    assert (found.all.asked, found.all.compared, found.all.agreed) == (3, 2, 1)
+    assert (found.all.wer, found.all.edge_cer) == (pytest.approx(3 / 10), pytest.approx(0.125))
+    assert {reason: one.asked for reason, one in found.by_reason.items()} == {"flag": 2, "logprob": 2}
+    assert found.by_reason["logprob"].wer == pytest.approx(0.5)
+    said = "3 of 4 doubtful segments were transcribed again by tiny<b>, from 5.0 s of audio. Not counted"
+    assert said in reader.text
+    markdown = report(out, "--format", "md").stdout
+    assert "| all | 3 | 50.0 % | 30.0 % | 12.5 % |" in markdown
+    assert "| logprob | 2 | 0.0 % | 50.0 % | 25.0 % |" in markdown
+
+
+def test_output_without_second_opinions_tells_nothing_of_them(tmp_path: Path) -> None:
+    told(write_output(tmp_path))
+    assert "econd opinion" not in (tmp_path / "report.html").read_text("utf-8")
+    assert "econd opinion" not in report(tmp_path, "--format", "md").stdout
+
+
 def test_hostile_names_and_texts_are_text(reader: Reader) -> None:
     assert HOSTILE in reader.text
     assert "</p><script>document.title='taken'</script>" in reader.text
@@ -201,6 +257,26 @@ def test_sound_of_samples_is_in_the_page_and_bounded(out: Path, reader: Reader, 
     assert len(shorter[0]) < len(clip) / 2
     told(out, "--to", tmp_path / "silent.html")
     assert "<audio" not in (tmp_path / "silent.html").read_text("utf-8")
+
+
+def test_recordings_inside_of_files_sound_like_files(tmp_path: Path) -> None:
+    name, data = "fr_standard.m4a", (AUDIO / "fr_standard.m4a").read_bytes()
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(AUDIO / "music.mp3", "first.mp3")
+        tar.add(AUDIO / name, name)
+    pq.write_table(
+        pa.table({"audio": [{"bytes": b"", "path": "x.wav"}, {"bytes": data, "path": name}]}), tmp_path / "all.parquet"
+    )
+    sources = AUDIO / name, tmp_path / "all.tar", tmp_path / "all.parquet"
+    found = [resolve([str(source)]).recordings[-1] for source in sources]
+    changed = replace(found[1], id="changed", version="0")
+    write_part(tmp_path / "out", "part-1.parquet", [of(one) for one in (*found, changed)])
+    told(tmp_path / "out", "--audio")
+    page = Reader((tmp_path / "out" / "report.html").read_text("utf-8"))
+    sounds = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
+    assert len(sounds) == 3
+    assert len(set(sounds)) == 1
+    assert "no audio: it has changed since it was transcribed" in page.text
 
 
 def test_markdown_goes_to_stdout_and_stays_in_its_cells(out: Path) -> None:
