@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from operator import attrgetter
 
@@ -65,6 +66,7 @@ def letters(text: str) -> float:
     return sum(map(_worth, text))
 
 
+@lru_cache(maxsize=1 << 14)  # the driver asks this of each letter of each recording
 def _worth(character: str) -> float:
     if not character.isalnum():
         return 0.0
