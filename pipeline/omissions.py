@@ -61,6 +61,7 @@ def beside(segment: Segment, omission: Omission) -> bool:
     return segment.start <= omission.end + NEAR and omission.start <= segment.end + NEAR
 
 
+@lru_cache(maxsize=1 << 12)  # each segment is asked for up to four times
 def letters(text: str) -> float:
     """Return how much there is to say in a text, in letters of an alphabet."""
     return sum(map(_worth, text))
