@@ -17,6 +17,7 @@ from pipeline.whisper import mel as audio
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.evidence import Claim, Weighed, Weight, silence, sums, weigh
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.reels import Window
 
 PLAIN = WhisperOptions(jump_s=math.inf, temperatures=(0.0,), dtype="float32")
 TEXTS = {
@@ -80,6 +81,38 @@ def test_evidence_does_not_depend_on_what_else_is_weighed(engine: WhisperEngine)
     assert together == alone
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(logprobs(mine), logprobs(other), atol=1e-5, rtol=0)
+
+
+WAYS = {
+    "greedy": {},
+    "beam": {"beam": 3},
+    "sampled": {"temperatures": (0.4,), "best_of": 2},
+    "without timestamps": {"timestamps": False},
+}
+
+
+@pytest.mark.parametrize("way", [way if way == "greedy" else pytest.param(way, marks=pytest.mark.slow) for way in WAYS])
+def test_what_decoding_has_met_is_what_listening_again_finds(
+    engine: WhisperEngine, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[tuple[Claim, Claim]] = []
+
+    def claimed(listening: WhisperEngine, window: Window) -> Claim:
+        assert window.encoding
+        claim = claim_of(listening, window)
+        claims.append((claim, replace(claim, heard=(), audio=window.encoding.result().audio)))
+        return claim
+
+    claim_of = WhisperEngine._claim
+    monkeypatch.setattr(WhisperEngine, "_claim", claimed)
+    monkeypatch.setattr(WhisperEngine, "_listens_again", lambda *_: True)
+    clips = [clip(passage(name, LANGUAGES[name]), 10) for name in TEXTS]
+    answers(with_options(engine, replace(PLAIN, logprob_threshold=-9.0, **WAYS[way])), *clips)
+    assert len(claims) == len(clips)
+    for met, again in claims:
+        assert met.audio is None
+        found = [logprobs(weigh(engine.model, [one], engine.silence)[0]) for one in (met, again)]
+        torch.testing.assert_close(*found, atol=1e-3, rtol=0)
 
 
 def test_segments_have_the_evidence_of_their_text_tokens(

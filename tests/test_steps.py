@@ -98,7 +98,8 @@ def test_kernel_attends_as_torch_does() -> None:
 )
 def test_lines_that_have_ended_stay_as_they_are_until_the_host_looks(search: Search) -> None:
     search.admit(0, [Draw(0.5, (1, 2))] * 2)
-    lines = Lines(torch.full((4, 9), 3), torch.full((4,), 8), torch.randn(4), torch.ones(4, dtype=torch.bool))
+    done = torch.ones(4, dtype=torch.bool)
+    lines = Lines(torch.full((4, 9), 3), torch.zeros(4, 9), torch.full((4,), 8), torch.randn(4), done)
     choice = search.choose(torch.randn(4, 300), lines, 0)
     assert choice.done.all()
     assert (choice.token == 9).all()

@@ -264,7 +264,7 @@ class WhisperEngine:
             audio = kept(slots.audio(slot))  # first, since it may be too much for the memory
             best = likeliest(slots.candidates(slot), self.options.length_penalty)
             stands = window.judge(best, slots.no_speech_prob(slot), self.tokens, self.options)
-            if not stands or (window.says and (self.options.words or self.options.evidence)):
+            if not stands or (window.says and self._listens_again(window)):
                 window.encoding = audio
             slots.release(slot)
             yield window, stands
@@ -284,11 +284,21 @@ class WhisperEngine:
     def _unweighed(self, window: Window) -> bool:
         return self.options.evidence and not window.weighed and bool(window.text(self.tokens))
 
+    def _listens_again(self, window: Window) -> bool:
+        """Say whether the audio of a window whose text stands is still needed."""
+        return self.options.words or (self.options.evidence and bool(self._before(window)))
+
     def _claim(self, window: Window) -> Claim:
-        # Without context: a text that only goes on with what was said before has no evidence of its own.
-        assert window.encoding is not None
-        prompt, _ = self._prompt(window, [])
-        return Claim(prompt, window.says, self.tokens.layout.eot, window.encoding.result().audio)
+        # Without context: a text that only goes on with what was said before has no evidence of its own. Where it was
+        # decoded without, it is known how likely the audio makes it.
+        prompt, eot = self._prompt(window, [])[0], self.tokens.layout.eot
+        if self._before(window):
+            assert window.encoding is not None
+            return Claim(prompt, window.says, eot, audio=window.encoding.result().audio)
+        assert window.chosen is not None
+        line = window.chosen.candidate
+        heard = [logprob for token, logprob in zip(line.tokens, line.heard, strict=True) if token < eot]
+        return Claim(prompt, line.tokens, eot, heard=heard)
 
     def _timed(self, accepted: list[Window], busy: int) -> list[tuple[Window, Timed]]:
         """Return the windows that can be written down now, with the times of their words if they are asked for.

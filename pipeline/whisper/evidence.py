@@ -6,9 +6,9 @@ Invented text is as likely without the audio as with it. Knows tokens and the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice, pairwise, starmap
 from typing import NamedTuple
 
 import torch
@@ -49,20 +49,36 @@ def sums(weights: Sequence[Weight]) -> Sums | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A window's text as it was decoded."""
+    """A window's text as it was decoded.
+
+    `heard` has its text tokens' log-probabilities with the audio, where decoding has met them behind the same `prompt`.
+    """
 
     prompt: list[int]  # all before the first token
     tokens: list[int]  # timestamps included
     eot: int  # text tokens are those below it
-    audio: Tensor  # cross keys and values [L, 2, H, A, E]
+    audio: Tensor | None = None  # cross keys and values [L, 2, H, A, E], where it is to be listened to again
+    heard: Sequence[float] = ()
+
+    @property
+    def text(self) -> list[int]:
+        """The text tokens."""
+        return [token for token in self.tokens if token < self.eot]
+
+    @property
+    def places(self) -> list[int]:
+        """Those of the inputs that foretell the text tokens: each the one before."""
+        before = len(self.prompt) - 1
+        return [before + at for at, token in enumerate(self.tokens) if token < self.eot]
 
 
 @dataclass(frozen=True)
 class Weighed:
     """A claim's weights, which may still be on their way from the device."""
 
-    logprobs: Arriving  # of all text tokens of the batch: float32 [2, M], nats
-    mine: slice
+    logprobs: Arriving  # of text tokens of the batch, with silence or with audio: float32 [M], nats
+    quiet: slice
+    heard: slice | Sequence[float]
 
     @property
     def there(self) -> bool:
@@ -71,7 +87,9 @@ class Weighed:
 
     def read(self) -> list[Weight]:
         """Return the weight of each text token."""
-        return [Weight(*pair) for pair in self.logprobs.read()[:, self.mine].T.tolist()]
+        found = self.logprobs.read()
+        heard = found[self.heard].tolist() if isinstance(self.heard, slice) else self.heard
+        return [Weight(*pair) for pair in zip(heard, found[self.quiet].tolist(), strict=True)]
 
 
 @torch.inference_mode()
@@ -94,43 +112,48 @@ def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weighe
 
 @sdpa_kernel(ANY_SHAPE)
 def _weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weighed]:
-    device = model.device
-    longest = max(len(one.prompt) + len(one.tokens) - 1 for one in claims)
-    fed = torch.zeros((len(claims), longest), dtype=torch.int64)
-    for row, one in enumerate(claims):
-        inputs = (one.prompt + one.tokens)[:-1]
-        fed[row, : len(inputs)] = torch.tensor(inputs)
-    fed = onto(device, fed)
-    positions = torch.arange(longest, device=device).expand(len(claims), -1)
-    heard = together([one.audio for one in claims])
-    feeds = [
-        Feed(fed, positions, _cache(model, len(claims), longest), audio, longest)
-        for audio in (heard, quiet.expand(-1, -1, len(claims), -1, -1, -1))
+    listened = [(one, one.audio) for one in claims if one.audio is not None]
+    lines, feeds = [*claims], [_feed(model, claims, quiet)]
+    if listened:
+        again, audio = zip(*listened, strict=True)
+        lines += again
+        feeds.append(_feed(model, again, together(audio)))
+    hidden = torch.cat([one.flatten(0, 1) for one in model.decoder(feeds)])  # [all inputs, D]
+    inputs = _slices([feed.tokens.shape[1] for feed in feeds for _ in feed.tokens])  # of each line
+    places = [mine.start + place for mine, one in zip(inputs, lines, strict=True) for place in one.places]
+    texts = [one.text for one in lines]
+    text = onto(model.device, torch.tensor(list(chain(*texts))))
+    found = Arriving(_logprobs(model, hidden[onto(model.device, torch.tensor(places))], text))
+    outputs = iter(_slices(map(len, texts)))
+    with_silence = list(islice(outputs, len(claims)))
+    return [
+        Weighed(found, mine, one.heard if one.audio is None else next(outputs))
+        for mine, one in zip(with_silence, claims, strict=True)
     ]
-    both = torch.stack(model.decoder(feeds))  # [2, N, T', D]
-    texts = [[token for token in one.tokens if token < one.eot] for one in claims]
-    places = [row * longest + place for row, one in enumerate(claims) for place in _places(one)]
-    states = both.flatten(1, 2)[:, onto(device, torch.tensor(places))]  # [2, M, D]
-    found = Arriving(_logprobs(model, states, onto(device, torch.tensor(list(chain(*texts))))))
-    ends = list(accumulate(map(len, texts)))
-    return [Weighed(found, slice(end - len(text), end)) for text, end in zip(texts, ends, strict=True)]
 
 
-def _cache(model: Whisper, rows: int, longest: int) -> Tensor:
-    return model.new_cache(rows, CACHE_STEP * math.ceil(longest / CACHE_STEP))
+def _slices(sizes: Iterable[int]) -> list[slice]:
+    """Return where each of some stretches lies that stand one behind the other."""
+    return list(starmap(slice, pairwise(accumulate(sizes, initial=0))))
 
 
-def _places(claim: Claim) -> list[int]:
-    """Return the inputs that foretell the text tokens: each the one before."""
-    before = len(claim.prompt) - 1
-    return [before + at for at, token in enumerate(claim.tokens) if token < claim.eot]
+def _feed(model: Whisper, claims: Sequence[Claim], audio: Tensor) -> Feed:
+    """Return the tokens but for the last ones as inputs, beside the `audio` [L, 2, N, H, A, E] of each, or of all."""
+    inputs = [(one.prompt + one.tokens)[:-1] for one in claims]
+    longest = max(map(len, inputs))
+    fed = torch.zeros((len(claims), longest), dtype=torch.int64)
+    for row, tokens in enumerate(inputs):
+        fed[row, : len(tokens)] = torch.tensor(tokens)
+    positions = torch.arange(longest, device=model.device).expand(len(claims), -1)
+    cache = model.new_cache(len(claims), CACHE_STEP * math.ceil(longest / CACHE_STEP))
+    return Feed(onto(model.device, fed), positions, cache, audio, longest)
 
 
 def _logprobs(model: Whisper, states: Tensor, text: Tensor) -> Tensor:
-    """states [2, M, D] that foretell the tokens `text` [M] -> their log-probabilities [2, M]."""
+    """states [M, D] that foretell the tokens `text` [M] -> their log-probabilities [M]."""
     rows = GPU_ROWS if states.is_cuda else CPU_ROWS
-    each = zip(torch.split(states.flatten(0, 1), rows), torch.split(text.repeat(2), rows), strict=True)
-    return torch.cat([_of(model.decoder.logits(some), tokens) for some, tokens in each]).view(2, -1)
+    each = zip(torch.split(states, rows), torch.split(text, rows), strict=True)
+    return torch.cat([_of(model.decoder.logits(some), tokens) for some, tokens in each])
 
 
 def _of(logits: Tensor, tokens: Tensor) -> Tensor:

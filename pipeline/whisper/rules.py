@@ -56,6 +56,7 @@ class Rules:
         self._blank = torch.tensor(tokens.blank, device=device)
         self._latest_first = tokens.layout.first_timestamp + max_initial_timestamp
         self._timestamps = timestamps
+        self._closable = torch.tensor(sorted({*suppressed, *tokens.blank}), device=device)  # beside the timestamps
 
     def new_history(self, rows: int, device: torch.device) -> History:
         """Return the history of rows without a sampled token."""
@@ -65,6 +66,11 @@ class Rules:
             time_may_not_follow=torch.zeros(rows, dtype=torch.bool, device=device),
             earliest=torch.full((rows,), self.layout.first_timestamp, device=device),
         )
+
+    def closable(self, logits: Tensor) -> Tensor:
+        """Return those logits [R, C] of [R, vocabulary] that `filter` may set to -inf where text comes."""
+        few = logits.index_select(1, self._closable)
+        return torch.cat([few, logits[:, self.layout.first_timestamp :]], 1) if self._timestamps else few
 
     def filter(self, logits: Tensor, history: History) -> Tensor:
         """Set what may not come to -inf, in place: logits [R, vocabulary] float32."""

@@ -34,12 +34,13 @@ class Lines:
     """The candidates so far, of rows in consecutive slots: views into the batch's state."""
 
     tokens: Tensor  # int64 [R, T], filled up with end of text
+    heard: Tensor  # float32 [R, T]: each token's log-probability before the rules filtered it, nats
     count: Tensor  # int64 [R]: tokens so far
     logprob: Tensor  # float32 [R]: sum over the tokens, nats
     done: Tensor  # bool [R]
 
     def __getitem__(self, rows: slice) -> Lines:
-        return Lines(self.tokens[rows], self.count[rows], self.logprob[rows], self.done[rows])
+        return Lines(self.tokens[rows], self.heard[rows], self.count[rows], self.logprob[rows], self.done[rows])
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Choice:
     """The next token of each row, and which row it goes on from (None: its own)."""
 
     token: Tensor  # int64 [R]
+    step: Tensor  # float32 [R]: the token's log-probability, nats
     logprob: Tensor  # float32 [R]: the new sums
     done: Tensor  # bool [R]
     source: Tensor | None = None  # int64 [R], counted from the first of these rows
@@ -57,6 +59,7 @@ class Candidate:
     """A finished line."""
 
     tokens: list[int]  # without end of text
+    heard: list[float]  # the log-probability of each before the rules filtered it, nats
     logprob: float  # sum over the tokens and end of text, nats
 
     @property
@@ -76,7 +79,7 @@ class Search(Protocol):
         """Take a slot's state to another place."""
 
     def choose(self, logits: Tensor, lines: Lines, first: int) -> Choice:
-        """Choose for the rows of the slots from `first` on. `logits` [R, vocabulary] may be overwritten."""
+        """Choose for the rows of the slots from `first` on, by `logits` [R, vocabulary]."""
         ...
 
     def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
@@ -105,7 +108,7 @@ class Greedy:
 
     def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
         """See `Search`."""
-        return _finished(lines, self._eot)
+        return _finished(lines.tokens, lines.heard, lines.logprob, self._eot)
 
 
 class Sampling:
@@ -142,7 +145,7 @@ class Sampling:
 
     def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
         """See `Search`."""
-        return _finished(lines, self._eot)
+        return _finished(lines.tokens, lines.heard, lines.logprob, self._eot)
 
 
 class Beam:
@@ -157,6 +160,7 @@ class Beam:
         shape = (capacity, self._wanted + 1)
         self._ended = torch.zeros(capacity, dtype=torch.int64, device=device)  # lines, of each slot
         self._ended_tokens = torch.full((*shape, longest + 1), eot, device=device)
+        self._ended_heard = torch.zeros((*shape, longest + 1), device=device)
         self._ended_logprob = torch.zeros(shape, device=device)
 
     def admit(self, first: int, draws: Sequence[Draw]) -> None:
@@ -165,7 +169,7 @@ class Beam:
 
     def move(self, source: int, target: int) -> None:
         """See `Search`."""
-        for state in (self._ended, self._ended_tokens, self._ended_logprob):
+        for state in (self._ended, self._ended_tokens, self._ended_heard, self._ended_logprob):
             state[target] = state[source]
 
     def choose(self, logits: Tensor, lines: Lines, first: int) -> Choice:
@@ -176,7 +180,7 @@ class Beam:
         """
         width, slots = self.width, len(logits) // self.width
         offered, tokens = _largest(logits.log_softmax(1), width + 1)  # [R, W + 1]
-        sums = (lines.logprob[:, None] + offered).view(slots, width, width + 1)
+        sums, offered = (lines.logprob[:, None] + offered).view(slots, width, width + 1), offered.view(slots, -1)
         # At first all lines of a window are the same: only the first makes offers.
         alike = (lines.count.view(slots, width, 1) == 0) & (torch.arange(width, device=sums.device)[:, None] > 0)
         sums, order = sums.masked_fill(alike, -torch.inf).flatten(1).sort(descending=True, stable=True)  # [N, W(W+1)]
@@ -188,10 +192,12 @@ class Beam:
         # The places of the first `width` offers that go on.
         place = torch.arange(sums.shape[1], device=sums.device).expand_as(sums).masked_fill(ends, sums.shape[1])
         place = place.topk(width, largest=False, sorted=True).values
+        step = offered.gather(1, order.gather(1, place)).flatten()
         over = lines.done.view(slots, width).all(1).repeat_interleave(width)  # a GPU goes on until the host looks
         full = (self._ended[first : first + slots] >= self._wanted).repeat_interleave(width)
         return Choice(
             tokens.gather(1, place).flatten().masked_fill(over, self._eot),
+            step,
             torch.where(over, lines.logprob, sums.gather(1, place).flatten()),
             full | over,
             torch.where(over, torch.arange(len(over), device=over.device), source.gather(1, place).flatten()),
@@ -206,17 +212,18 @@ class Beam:
         slot = torch.arange(len(ends), device=ends.device)[:, None]
         longest = self._ended_tokens.shape[2]
         self._ended_tokens[slots].index_put_((slot, to), lines.tokens[source, :longest])
+        self._ended_heard[slots].index_put_((slot, to), lines.heard[source, :longest])
         self._ended_logprob[slots].index_put_((slot, to), sums)
         self._ended[slots] += kept.sum(1)
 
     def candidates(self, slot: int, lines: Lines) -> list[Candidate]:
         """See `Search`: the ended lines, filled up to `width` by the likeliest of those that did not end."""
         ended = int(self._ended[slot])
-        kept = Lines(
-            self._ended_tokens[slot, :ended], lines.count[:0], self._ended_logprob[slot, :ended], lines.done[:0]
-        )
-        finished = _finished(kept, self._eot)
-        cut_off = sorted(_finished(lines, self._eot), key=lambda line: line.logprob, reverse=True)
+        aside = (self._ended_tokens, self._ended_heard, self._ended_logprob)
+        tokens, heard, logprob = (state[slot, :ended] for state in aside)
+        finished = _finished(tokens, heard, logprob, self._eot)
+        going = _finished(lines.tokens, lines.heard, lines.logprob, self._eot)
+        cut_off = sorted(going, key=lambda line: line.logprob, reverse=True)
         return finished + cut_off[: max(0, self.width - ended)]
 
 
@@ -241,12 +248,12 @@ def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _advance(token: Tensor, logprob: Tensor, lines: Lines, eot: int) -> Choice:
     """Let rows go on with `token`, but not those that are done."""
     token = token.masked_fill(lines.done, eot)
-    return Choice(token, lines.logprob + logprob.masked_fill(lines.done, 0.0), lines.done | (token == eot))
+    return Choice(token, logprob, lines.logprob + logprob.masked_fill(lines.done, 0.0), lines.done | (token == eot))
 
 
-def _finished(lines: Lines, eot: int) -> list[Candidate]:
-    rows = zip(lines.tokens.tolist(), lines.logprob.tolist(), strict=True)
-    return [Candidate(tokens[: tokens.index(eot)], logprob) for tokens, logprob in rows]
+def _finished(tokens: Tensor, heard: Tensor, logprob: Tensor, eot: int) -> list[Candidate]:
+    rows = zip(tokens.tolist(), heard.tolist(), logprob.tolist(), strict=True)
+    return [Candidate(line[: (end := line.index(eot))], each[:end], whole) for line, each, whole in rows]
 
 
 def _uniform(seed: int, count: int) -> Tensor:

@@ -18,8 +18,8 @@ from torch.nn.attention import sdpa_kernel
 
 from pipeline.whisper.device import Arriving, onto
 from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, TEXT_POSITIONS, Feed, Whisper, wide
-from pipeline.whisper.rules import Rules
-from pipeline.whisper.search import Candidate, Draw, Lines, Search
+from pipeline.whisper.rules import NEVER, Rules
+from pipeline.whisper.search import Candidate, Choice, Draw, Lines, Search
 from pipeline.whisper.tokens import Layout
 
 MAX_NEW_TOKENS = TEXT_POSITIONS // 2
@@ -45,7 +45,8 @@ class Sight:
     """
 
     def __init__(self, lines: Lines, limit: Tensor, no_speech: Tensor) -> None:
-        self._parts = [Arriving(part) for part in (lines.tokens, lines.count, lines.logprob, lines.done)]
+        parts = (lines.tokens, lines.heard, lines.count, lines.logprob, lines.done)
+        self._parts = [Arriving(part) for part in parts]
         self._limit, self._no_speech = Arriving(limit), Arriving(no_speech)
 
     @property
@@ -75,6 +76,7 @@ class Slots(Generic[Job]):
         self._audio = model.new_audio(capacity)  # [L, 2, N, H, A, E]
         self._cache = model.new_cache(rows)  # [L, 2, R, H, S, E]
         self._tokens = torch.full((rows, MAX_NEW_TOKENS + 1), self.layout.eot, device=device)  # chosen ones
+        self._heard = torch.zeros(rows, MAX_NEW_TOKENS + 1, device=device)  # what each was worth before the rules
         self._position = torch.zeros(rows, dtype=torch.int64, device=device)  # of the next token to feed
         self._limit = torch.zeros(rows, dtype=torch.int64, device=device)  # most tokens to choose
         self._logprob = torch.zeros(rows, device=device)  # sum over the chosen tokens
@@ -202,11 +204,16 @@ class Slots(Generic[Job]):
         """Choose the next tokens of the rows from slot `begin` on by their logits [R, vocabulary], write them down."""
         rows = slice(begin * self.width, begin * self.width + len(logits))
         history, lines = self._history[rows], self._lines(rows)
-        choice = self.search.choose(self.rules.filter(logits, history), lines, begin)
+        closable = self.rules.closable(logits)
+        logits = self.rules.filter(logits, history)
+        closed = closable.masked_fill_(self.rules.closable(logits) != NEVER, NEVER).logsumexp(1)  # [R]
+        choice = self.search.choose(logits, lines, begin)
+        heard = _unfiltered(choice, logits, closed)
         if choice.source is not None:
             self._rearrange(rows, choice.source, reach)
         going, count = ~lines.done, history.count
         lines.tokens.scatter_(1, count[:, None], choice.token[:, None])
+        lines.heard.scatter_(1, count[:, None], heard[:, None])
         lines.logprob.copy_(choice.logprob)
         after = self.rules.follow(history, choice.token)
         after.count = count + going
@@ -222,7 +229,7 @@ class Slots(Generic[Job]):
         if source.device.type != "cpu":  # all of it: to ask what has changed would stop the device
             cache = self._cache[:, :, rows, :, :reach]
             cache.copy_(cache[:, :, source])
-            self._tokens[rows] = self._tokens[rows][source]
+            self._tokens[rows], self._heard[rows] = self._tokens[rows][source], self._heard[rows][source]
             self._history[rows] = self._history[rows][source]
             return
         target = (source != torch.arange(len(source))).nonzero()[:, 0]
@@ -235,7 +242,7 @@ class Slots(Generic[Job]):
             mine = b // self.width == slot
             past = slice(int(fork[mine].min()), self._fed[slot] + 1)
             self._cache[:, :, b[mine], :, past] = self._cache[:, :, a[mine], :, past]
-        self._tokens[b] = self._tokens[a]
+        self._tokens[b], self._heard[b] = self._tokens[a], self._heard[a]
         self._history[b] = self._history[a]
 
     def _move(self, source: int, target: int) -> None:
@@ -248,11 +255,23 @@ class Slots(Generic[Job]):
         wide(self._audio[:, :, target]).copy_(wide(self._audio[:, :, source]))
         wide(self._cache[:, :, b, :, :reach]).copy_(wide(self._cache[:, :, a, :, :reach]))
         self._no_speech[target] = self._no_speech[source]
-        for state in (self._tokens, self._position, self._limit, self._logprob, self._done):
+        for state in (self._tokens, self._heard, self._position, self._limit, self._logprob, self._done):
             state[b] = state[a]
         self._history[b] = self._history[a]
         self.search.move(source, target)
 
     def _lines(self, rows: slice) -> Lines:
         """Return views of the rows' state."""
-        return Lines(self._tokens[rows], self._history.count[rows], self._logprob[rows], self._done[rows])
+        count = self._history.count[rows]
+        return Lines(self._tokens[rows], self._heard[rows], count, self._logprob[rows], self._done[rows])
+
+
+def _unfiltered(choice: Choice, logits: Tensor, closed: Tensor) -> Tensor:
+    """Return the log-probability of the chosen text tokens [R] before some were closed; of timestamps it means nothing.
+
+    `logits` [R, vocabulary] are filtered, `closed` [R] is the logarithm of what the closed ones weighed. Where text
+    comes, these are few, so that nothing has to be summed over the vocabulary again.
+    """
+    rows = torch.arange(len(logits), device=logits.device) if choice.source is None else choice.source
+    chosen = logits[rows, choice.token]
+    return chosen - torch.logaddexp(chosen - choice.step, closed[rows])
