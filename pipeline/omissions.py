@@ -7,12 +7,11 @@ sees what is missing whatever the reason, and not whether what is there is right
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from operator import attrgetter
 
+from pipeline.cover import Cover
 from pipeline.types import SAMPLE_RATE, Omission, Segment, Span, Transcript
 
 # Each reason with what it says of the stretch.
@@ -50,9 +49,9 @@ DIGIT = 3.5  # 1, 9, 95: a word each or so
 
 def omissions(transcripts: Iterable[Transcript]) -> tuple[Omission, ...]:
     """Return what the text of a recording lacks, in order. `transcripts` are all of its passages, in order."""
-    passages = list(transcripts)
+    passages = [(passage, _speech(passage)) for passage in transcripts]
     rate = _rate(passages)
-    found = (omission for passage in passages for omission in _of_passage(passage, rate))
+    found = (omission for passage, speech in passages for omission in _of_passage(passage, speech, rate))
     return tuple(sorted(found, key=lambda omission: omission.start))
 
 
@@ -77,25 +76,26 @@ def _worth(character: str) -> float:
     return next(worth for first, worth in reversed(WORTH) if code >= first)
 
 
-def _of_passage(passage: Transcript, rate: float) -> Iterator[Omission]:
-    speech = [Span(span.start + PAD, span.end - PAD) for span in passage.speech if len(span) > 2 * PAD]
+def _speech(passage: Transcript) -> Cover:
+    return Cover([Span(span.start + PAD, span.end - PAD) for span in passage.speech if len(span) > 2 * PAD])
+
+
+def _of_passage(passage: Transcript, speech: Cover, rate: float) -> Iterator[Omission]:
     segments = sorted(passage.segments, key=lambda segment: segment.start)
     yield from _uncovered(passage, segments, speech, rate)
     yield from _too_short(segments, speech, rate)
 
 
-def _uncovered(
-    passage: Transcript, segments: Sequence[Segment], speech: Sequence[Span], rate: float
-) -> Iterator[Omission]:
+def _uncovered(passage: Transcript, segments: Sequence[Segment], speech: Cover, rate: float) -> Iterator[Omission]:
     """Yield the gaps between what the text covers that hold speech which the text beside them cannot have said."""
     for gap in _gaps(_claims(segments), passage.span):
-        inside = _inside(speech, gap)
-        missing = sum(span.overlap(gap) for span in inside)
+        missing = speech.samples(gap)
         if missing < LEAST:
             continue
         beside = [segment for segment in segments if segment.end == gap.start or segment.start == gap.end]
         if missing - sum(_surplus(segment, speech, rate) for segment in beside) < LEAST:
             continue
+        inside = speech.within(gap)
         start, end = max(gap.start, inside[0].start), min(gap.end, inside[-1].end)
         silent = sum(window.overlap(Span(start, end)) for window in passage.silent)
         yield Omission(start, end, missing, "silenced" if 2 * silent > end - start else "no_text")
@@ -123,13 +123,13 @@ def _gaps(claims: Iterable[Span], whole: Span) -> Iterator[Span]:
         yield Span(at, whole.end)
 
 
-def _surplus(segment: Segment, speech: Sequence[Span], rate: float) -> float:
+def _surplus(segment: Segment, speech: Cover, rate: float) -> float:
     """Return the samples of speech that a segment's text would take beyond those that its times cover."""
-    under = _under(segment, speech)
+    under = speech.samples(segment)
     return max(0.0, letters(segment.text) / rate - under * (1 + DOUBT * _spread(under)))
 
 
-def _too_short(segments: Sequence[Segment], speech: Sequence[Span], rate: float) -> Iterator[Omission]:
+def _too_short(segments: Sequence[Segment], speech: Cover, rate: float) -> Iterator[Omission]:
     """Yield the segments whose text is too short; the whole passage where all of them together are."""
     alone = [omission for segment in segments if (omission := _short([segment], speech, rate))]
     together = _short(segments, speech, rate) if len(segments) > 1 else None
@@ -137,8 +137,8 @@ def _too_short(segments: Sequence[Segment], speech: Sequence[Span], rate: float)
     yield from [together] if together and mostly_elsewhere else alone
 
 
-def _short(segments: Sequence[Segment], speech: Sequence[Span], rate: float) -> Omission | None:
-    under = sum(_under(segment, speech) for segment in segments)
+def _short(segments: Sequence[Segment], speech: Cover, rate: float) -> Omission | None:
+    under = sum(speech.samples(segment) for segment in segments)
     said = sum(letters(segment.text) for segment in segments) / rate  # samples
     missing = round(under - said)
     if missing < LEAST or said > under * math.exp(-DOUBT * _spread(under)):
@@ -146,29 +146,17 @@ def _short(segments: Sequence[Segment], speech: Sequence[Span], rate: float) -> 
     return Omission(segments[0].start, segments[-1].end, missing, "too_short")
 
 
-def _under(segment: Segment, speech: Sequence[Span]) -> int:
-    span = Span(segment.start, segment.end)
-    return sum(one.overlap(span) for one in _inside(speech, span))
-
-
-def _inside(speech: Sequence[Span], stretch: Span) -> Sequence[Span]:
-    """Return the spans, which are in order, that share samples with `stretch`: a recording may have thousands."""
-    first = bisect_right(speech, stretch.start, key=attrgetter("end"))
-    return speech[first : bisect_left(speech, stretch.end, key=attrgetter("start"))]
-
-
 def _spread(samples: int) -> float:
     """Return the standard deviation of the logarithm of the rate over so much speech."""
     return math.hypot(DRIFT, SPREAD / math.sqrt(max(1.0, samples / SAMPLE_RATE)))
 
 
-def _rate(passages: Sequence[Transcript]) -> float:
+def _rate(passages: Sequence[tuple[Transcript, Cover]]) -> float:
     """Return the letters a sample that the recording's speakers say: the median, drawn to what is typical."""
     observed = [(TYPICAL / SAMPLE_RATE, PRIOR_S * SAMPLE_RATE)]
-    for passage in passages:
-        speech = [Span(span.start + PAD, span.end - PAD) for span in passage.speech if len(span) > 2 * PAD]
+    for passage, speech in passages:
         for segment in passage.segments:
-            under = _under(segment, speech)
+            under = speech.samples(segment)
             if under >= SAMPLE_RATE:
                 observed.append((letters(segment.text) / under, under))
     observed.sort()

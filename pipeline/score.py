@@ -6,12 +6,12 @@ functions on the types. Knows no model, no audio and no tables.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline import hallucination, omissions, phrases, signs, speakers, text_language
+from pipeline.cover import Cover
 from pipeline.phrases import Phrases
 from pipeline.speakers import SpeakerOptions, Turns
 from pipeline.types import Finished, Guess, Omission, Outcome, Segment, Span, Speaker, Transcript, setting
@@ -48,12 +48,12 @@ def mark(transcript: Transcript, options: ScoreOptions, known: Phrases | None = 
 
     `known` are the lines that are taken for inventions; by default those of the list that ships.
     """
-    speech, known = _Cover(transcript.speech), phrases.known() if known is None else known
+    speech, known = Cover(transcript.speech), phrases.known() if known is None else known
     weighed = (_weighed(segment, speech, known) for segment in transcript.segments)
     return replace(transcript, segments=tuple(replace(one, flags=_flags(one, options)) for one in weighed))
 
 
-def _weighed(segment: Segment, speech: _Cover, known: Phrases) -> Segment:
+def _weighed(segment: Segment, speech: Cover, known: Phrases) -> Segment:
     stretch = Span(segment.start, segment.end)
     reads = text_language.read(segment.text)
     length, period = signs.repetition(segment.text)
@@ -160,29 +160,3 @@ def _pooled(transcripts: Sequence[Transcript]) -> tuple[Guess, ...]:
         for guess in languages if whole else ():
             pooled[guess.language] += guess.probability * samples / whole
     return tuple(Guess(*item) for item in sorted(pooled.items(), key=lambda item: -item[1]))
-
-
-class _Cover:
-    """How much of any stretch lies under spans that are in order and do not overlap, in logarithmic time."""
-
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self._starts = [span.start for span in spans]
-        self._spans = spans
-        self._before = [0]  # covered samples before each span
-        for span in spans:
-            self._before.append(self._before[-1] + len(span))
-
-    def share(self, stretch: Span) -> float | None:
-        """Return the covered share of `stretch`; None when it has no length."""
-        return self.samples(stretch) / len(stretch) if len(stretch) > 0 else None
-
-    def samples(self, stretch: Span) -> int:
-        """Return how many samples of `stretch` are covered."""
-        return self._until(stretch.end) - self._until(stretch.start)
-
-    def _until(self, sample: int) -> int:
-        index = bisect_right(self._starts, sample)
-        if not index:
-            return 0
-        last = self._spans[index - 1]
-        return self._before[index - 1] + min(sample, last.end) - last.start

@@ -42,6 +42,7 @@ ROWS: list[list[set[str]]] = [
             "pipeline.hallucination",
             "pipeline.hallucination_weights",
             "pipeline.omissions",
+            "pipeline.cover",
             "pipeline.text_language",
             "pipeline.phrases",
             "pipeline.speakers",
