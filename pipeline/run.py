@@ -599,9 +599,8 @@ def _cause(error: BaseException) -> BaseException:
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, BulkscribeError):
-            ours: BaseException = getattr(
-                inner, "cause", inner
-            )  # Ray makes one of both classes, which tells a traceback
+            # Ray makes one error of ours and its own, whose words are a traceback.
+            ours: BaseException = getattr(inner, "cause", inner)
             return ours
         inner = getattr(inner, "cause", None) or inner.__cause__
     return error
