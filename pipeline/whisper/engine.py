@@ -175,7 +175,7 @@ class WhisperEngine:
             search = Beam(options.beam, options.patience, capacity, eot, MAX_NEW_TOKENS, self.device)
         else:
             search = Greedy(eot)
-        return Lane(Slots(self.model, self.rules, search, capacity))
+        return Lane(Slots(self.model, self.rules, search, capacity, hears=self.options.evidence))
 
     def _with_half_the_slots(self, windows: list[list[Window]]) -> tuple[Lane, Lane]:
         """Return lanes where each lane's `windows` wait; what was being decoded begins its attempt anew."""

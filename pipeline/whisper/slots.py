@@ -65,7 +65,9 @@ class Sight:
 class Slots(Generic[Job]):
     """`capacity` windows in decoding."""
 
-    def __init__(self, model: Whisper, rules: Rules, search: Search, capacity: int) -> None:
+    def __init__(self, model: Whisper, rules: Rules, search: Search, capacity: int, *, hears: bool = True) -> None:
+        """`hears`: keep what each token was worth before the rules."""
+        self._hears = hears
         self.model, self.rules, self.search = model, rules, search
         self.layout: Layout = rules.layout
         self.capacity, self.width = capacity, search.width
@@ -204,16 +206,16 @@ class Slots(Generic[Job]):
         """Choose the next tokens of the rows from slot `begin` on by their logits [R, vocabulary], write them down."""
         rows = slice(begin * self.width, begin * self.width + len(logits))
         history, lines = self._history[rows], self._lines(rows)
-        closable = self.rules.closable(logits)
+        closable = self.rules.closable(logits) if self._hears else None
         logits = self.rules.filter(logits, history)
-        closed = closable.masked_fill_(self.rules.closable(logits) != NEVER, NEVER).logsumexp(1)  # [R]
         choice = self.search.choose(logits, lines, begin)
-        heard = _unfiltered(choice, logits, closed)
         if choice.source is not None:
             self._rearrange(rows, choice.source, reach)
         going, count = ~lines.done, history.count
         lines.tokens.scatter_(1, count[:, None], choice.token[:, None])
-        lines.heard.scatter_(1, count[:, None], heard[:, None])
+        if closable is not None:
+            closed = closable.masked_fill_(self.rules.closable(logits) != NEVER, NEVER).logsumexp(1)  # [R]
+            lines.heard.scatter_(1, count[:, None], _unfiltered(choice, logits, closed)[:, None])
         lines.logprob.copy_(choice.logprob)
         after = self.rules.follow(history, choice.token)
         after.count = count + going
