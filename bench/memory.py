@@ -31,8 +31,9 @@ from processes import Sizes, samples
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
 from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.ledger import Ledger
+from pipeline.ray_options import RayOptions
 from pipeline.rounds import complete
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, cut_stage, mark_stage, transcribe_stage

@@ -32,8 +32,9 @@ from pipeline.decode import DecodeOptions, Decoder
 from pipeline.engines import load_engine
 from pipeline.errors import DataError
 from pipeline.ledger import Ledger
+from pipeline.ray_options import RayOptions
 from pipeline.rounds import Runner, complete, local
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.speech import SpeechOptions, detect

@@ -44,8 +44,9 @@ from pipeline import hops
 from pipeline.errors import OpenError
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageCutter, PassageOptions
+from pipeline.ray_options import RayOptions
 from pipeline.rounds import complete
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import Plan, Stage, cut_tables, in_process, mark_stage, transcribe_stage

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from jobs import logs
 from pipeline.deaths import Deaths
 from pipeline.errors import UserError
+from pipeline.ray_options import RayOptions
 from pipeline.readers import Readers, Threads
-from pipeline.run import RayOptions, RayReaders
+from pipeline.run import RayReaders
 from pipeline.types import setting
 
 

@@ -34,8 +34,8 @@ from pipeline.decode import DecodeOptions
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
 from pipeline.looks import LookingOptions, LookOptions, look_stage, screen_stage
+from pipeline.ray_options import RayOptions
 from pipeline.recordings import Recordings
-from pipeline.run import RayOptions
 from pipeline.sources import resolve
 from pipeline.speech import SpeechOptions
 from pipeline.stages import Plan

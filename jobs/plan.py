@@ -27,8 +27,8 @@ from pipeline.forecast import Estimate, Forecast, Measured, forecast, listed_of
 from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
 from pipeline.probes import Probe, probe_all
+from pipeline.ray_options import RayOptions
 from pipeline.resampling import ResampleOptions
-from pipeline.run import RayOptions
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.speakers import SpeakerOptions
@@ -94,7 +94,8 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     click.echo(f"transcribing up to {options.measure_max_s:g} s of {len(chosen)} recordings", err=True)
     short = values | {"decode_max_hours": min(values["decode_max_hours"], options.measure_max_s / 3600)}
     measured, finished = measure(plan_of(whisper, RayOptions(), gpus_here(), short), chosen)
-    listed = listed_of(recordings.table["uri"].to_pylist(), recordings.sizes().tolist())
+    uris = (uri for table in recordings.tables(["uri"]) for uri in table["uri"].to_pylist())
+    listed = listed_of(uris, map(int, recordings.sizes()))
     found = forecast(listed, probes, measured, resampling)
     again = _again(finished, whisper, values) if values["second_opinion"] is not None else None
     second = forecast(listed, probes, again, resampling) if again else None

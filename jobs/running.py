@@ -22,8 +22,9 @@ from jobs.progress import Progress
 from pipeline import metrics
 from pipeline.books import Book
 from pipeline.ledger import Ledger
+from pipeline.ray_options import RayOptions
 from pipeline.rounds import Runner, complete, local
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.sources import Listing
 from pipeline.stages import Plan
 from pipeline.types import SAMPLE_RATE, Recording, setting

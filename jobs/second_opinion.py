@@ -19,9 +19,9 @@ from pipeline.doubts import DoubtOptions
 from pipeline.errors import UserError
 from pipeline.hearing import excerpts_stage
 from pipeline.ledger import Ledger
+from pipeline.ray_options import RayOptions
 from pipeline.recordings import Recordings
 from pipeline.reviews import review
-from pipeline.run import RayOptions
 from pipeline.score import ScoreOptions
 from pipeline.stages import Plan, mark_stage, transcribe_stage
 from pipeline.types import Outcome, setting

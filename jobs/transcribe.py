@@ -36,8 +36,8 @@ from pipeline.ledger import Ledger
 from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
 from pipeline.phrases import Phrases
+from pipeline.ray_options import RayOptions
 from pipeline.recordings import Recordings
-from pipeline.run import RayOptions
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.speakers import SpeakerOptions

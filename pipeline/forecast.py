@@ -7,7 +7,7 @@ measured. Ranges are percentiles of a bootstrap over the recordings that were lo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -177,7 +177,7 @@ def forecast(listed: Listed, probes: Sequence[Probe], measured: Measured, option
     )
 
 
-def listed_of(uris: Sequence[str], sizes: Sequence[int]) -> Listed:
+def listed_of(uris: Iterable[str], sizes: Iterable[int]) -> Listed:
     """Sum up a listing; sizes below 0 are unknown."""
     counts: dict[str, int] = defaultdict(int)
     bytes_: dict[str, int] = defaultdict(int)

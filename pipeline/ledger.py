@@ -34,6 +34,7 @@ from pipeline.errors import UserError
 from pipeline.lease import Lease
 from pipeline.recordings import Index, Recordings
 from pipeline.run_files import config_hash
+from pipeline.spool import Spooled
 from pipeline.types import SAMPLE_RATE, Failure, Look, Outcome, Recording, Transcript, setting
 
 __all__ = ["Ledger", "LedgerOptions", "config_hash"]
@@ -63,7 +64,7 @@ class Ledger:
         self,
         out: str,
         run: dict[str, Any],
-        done: pa.Table,
+        done: Spooled,
         names: Sequence[str],
         options: LedgerOptions,
         lease: Lease,
@@ -72,11 +73,11 @@ class Ledger:
         """Take what `open` has found: `done` has a row a recording, with the index of its part in `names`."""
         self._book = book
         self._out, self._run, self._names, self._options, self._lease = out, run, names, options, lease
-        self._done: pa.Table | None = done  # until it is known what is to do
+        self._done: Spooled | None = done  # until it is known what is to do
         self._rows = len(done)
         self.deaths = Deaths(out, self._is_open, followed=lease.followed)
         self._retry_failed: bool = run["retry_failed"]
-        self._set_todo(Recordings.of([]), np.empty(0, np.int32), np.empty(0))
+        self._set_todo(Recordings.of([]), np.empty(0, np.bool_), _Standing.nowhere(0))
         self._half: dict[str, _Half] = defaultdict(_Half)
         self._counts: dict[str, float] = dict.fromkeys(("ok", "partial", "failed", *book.counted), 0)
         self._failures: Counter[str] = Counter()
@@ -149,26 +150,31 @@ class Ledger:
         become as many objects.
         """
         assert self._done is not None, "asked before"
-        unique = Recordings.of(recordings).unique()
-        where = pc.index_in(unique.table["id"], value_set=self._done["recording_id"].combine_chunks())
-        old = self._done.drop_columns("recording_id").take(where)
+        every = Recordings.of(recordings).unique()
+        index, standing = Index(every), _Standing.nowhere(len(every))
+        same, failed = np.zeros((2, len(every)), np.bool_)
+        for done in self._done.tables(parts.DONE.names):
+            places = index.find(done["recording_id"].to_pylist())
+            done, places = done.filter(pa.array(places >= 0)), places[places >= 0]
+            now = every.take(places).table(["version"])["version"]
+            # What cannot be looked at now (an expired signature, a store in trouble) has no version: its row stands.
+            unseen = pc.and_(pc.equal(now, ""), pc.is_valid(done["version"]))
+            same[places] = _surely(pc.or_kleene(pc.equal(done["version"], now), unseen))
+            failed[places] = _surely(pc.or_kleene(pc.equal(done["status"], "failed"), done["retryable"]))
+            standing.part[places] = done["part"].to_numpy()
+            standing.heard_s[places] = pc.fill_null(done["heard_s"], 0.0).to_numpy()
         self._done = None
-        # What cannot be looked at now (an expired signature, a store in trouble) has no version: its row stands.
-        now = unique.table["version"]
-        unseen = pc.and_(pc.equal(now, ""), pc.is_valid(old["version"]))
-        same = pc.fill_null(pc.or_kleene(pc.equal(old["version"], now), unseen), False).to_numpy()
         if outdated:
-            same = same & ~pc.is_in(unique.table["id"], value_set=pa.array(list(outdated), pa.string())).to_numpy()
+            same &= ~every.among(outdated)
         left = ~same
         if self._retry_failed:
-            failed = pc.or_kleene(pc.equal(old["status"], "failed"), old["retryable"])
-            left |= pc.fill_null(failed, False).to_numpy()
-        heard_s = np.where(same, pc.fill_null(old["heard_s"], 0.0).to_numpy(), 0.0)
-        self._set_todo(unique.where(left), pc.fill_null(old["part"], -1).to_numpy()[left], heard_s[left])
+            left |= failed
+        standing.heard_s[~same] = 0.0
+        self._set_todo(every, left, standing, index)
         self.deaths.start_anew(lambda id_: self._is_open(id_) and self._old(id_) is None)
         if self._left:
             self._write_run("running")
-        return self._todo
+        return self.missing()
 
     def note(self, **values: Any) -> None:
         """Keep `values` for the file of the run."""
@@ -199,7 +205,7 @@ class Ledger:
 
         What is half received stays: a later answer for the same passage takes the place of an earlier one.
         """
-        return self._todo.where(self._open)
+        return self._every.where(self._open)
 
     def quarantine(self, recording: Recording, failure: Failure) -> Any:
         """Write a recording of `todo` off: its row says `failure`. What is half received of it is dropped."""
@@ -251,12 +257,13 @@ class Ledger:
         """Close, whatever the reason: complete recordings are committed when the job is interrupted or breaks."""
         self.close()
 
-    def _set_todo(self, todo: Recordings, old_part: NDArray[np.int32], old_s: NDArray[np.float64]) -> None:
-        """Take what is to do; of each, the index of the part that it stands in (-1: none), and what was heard then."""
-        self._todo, self._old_part, self._old_s = todo, old_part, old_s
-        self._index = Index(todo.table["id"])
-        self._open = np.ones(len(todo), np.bool_)  # not complete
-        self._left = self._asked = len(todo)
+    def _set_todo(
+        self, every: Recordings, left: NDArray[np.bool_], standing: _Standing, index: Index | None = None
+    ) -> None:
+        """Take what the run is about, which of it is to do, and where each stands already."""
+        self._every, self._index, self._standing = every, index or Index(every), standing
+        self._open = left.copy()  # not complete
+        self._left = self._asked = int(left.sum())
 
     def _is_open(self, id_: str) -> bool:
         place = self._index.get(id_)
@@ -265,9 +272,9 @@ class Ledger:
     def _old(self, id_: str) -> _Old | None:
         """Return where a recording that is to do stands already, if it does."""
         place = self._index.get(id_)
-        if place is None or self._old_part[place] < 0:
+        if place is None or self._standing.part[place] < 0:
             return None
-        return _Old(self._names[self._old_part[place]], float(self._old_s[place]))
+        return _Old(self._names[self._standing.part[place]], float(self._standing.heard_s[place]))
 
     def _complete(self, finished: Any) -> None:
         """Put a recording in the batch, then strike it off: interrupted in between it is written all the same."""
@@ -362,6 +369,18 @@ class _Half:
 
 
 @dataclass(frozen=True, slots=True)
+class _Standing:
+    """Of each recording, the index of its part (-1: none), and what of this version was heard then."""
+
+    part: NDArray[np.int32]
+    heard_s: NDArray[np.float64]
+
+    @classmethod
+    def nowhere(cls, count: int) -> _Standing:
+        return cls(np.full(count, -1, np.int32), np.zeros(count))
+
+
+@dataclass(frozen=True, slots=True)
 class _Old:
     """Where a recording that is done again stands, and how much of this version was heard then."""
 
@@ -376,6 +395,12 @@ class _Batch:
     part: str
     finished: list[Any] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
+
+
+def _surely(found: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Return where something is true; what is not known is not."""
+    surely: NDArray[np.bool_] = pc.fill_null(found, False).to_numpy()
+    return surely
 
 
 def _other_config(out: str, held: str, hash_: str, config: Mapping[str, Any]) -> UserError:

@@ -16,10 +16,18 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.books import Layout
 from pipeline.errors import UserError
+from pipeline.spool import Spool, Spooled
 
 FORMAT = {b"bulkscribe.format": b"1"}  # in the metadata of each part's schema
-_SCANNED = pa.schema(
-    [("recording_id", pa.string()), ("version", pa.string()), ("status", pa.string()), ("retryable", pa.bool_())]
+DONE = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("version", pa.string()),
+        ("status", pa.string()),
+        ("retryable", pa.bool_()),
+        ("heard_s", pa.float64()),  # of audio, or what else the layout counts
+        ("part", pa.int32()),  # index of the part that it stands in
+    ]
 )
 
 
@@ -44,14 +52,13 @@ def names(out: str, layout: Layout) -> list[str]:
     return sorted(ledger)
 
 
-def scan(out: str, layout: Layout, parts: Sequence[str]) -> tuple[pa.Table, set[str]]:
+def scan(out: str, layout: Layout, parts: Sequence[str]) -> tuple[Spooled, set[str]]:
     """Return what is done, and the hashes of the configurations that it was done with.
 
-    The table has the columns of `_SCANNED`, `heard_s` and `part`, an index into `parts`. About 120 bytes a row.
+    What is done are rows of `DONE`: about 120 bytes each, on disk where they are many.
     """
-    schema = _SCANNED.append(pa.field("heard_s", pa.float64())).append(pa.field("part", pa.int32()))
-    wanted = [*_SCANNED.names, layout.heard]
-    tables, hashes = [schema.empty_table()], set()
+    wanted = [*DONE.names[: DONE.get_field_index("heard_s")], layout.heard]
+    spool, hashes = Spool(DONE), set()
     for index, part in enumerate(parts):
         uri = storage.join(out, layout.ledger, part)
         file = pq.ParquetFile(io.BytesIO(storage.read_bytes(uri)))
@@ -61,8 +68,8 @@ def scan(out: str, layout: Layout, parts: Sequence[str]) -> tuple[pa.Table, set[
         hashes.update(pc.unique(table["config_hash"]).to_pylist())
         part_of = pa.repeat(pa.scalar(index, pa.int32()), table.num_rows)
         found = table.select(wanted).append_column("part", part_of)
-        tables.append(found.rename_columns(schema.names).cast(schema))
-    return pa.concat_tables(tables).combine_chunks(), hashes
+        spool.add(found.rename_columns(DONE.names).cast(DONE))
+    return spool.rows(), hashes
 
 
 def read(out: str, table: str, part: str) -> pa.Table | None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline import doubts, transcripts
 from pipeline.doubts import DoubtOptions, Question
-from pipeline.recordings import Recordings
+from pipeline.recordings import Index, Recordings
 from pipeline.types import SAMPLE_RATE
 
 _RECORDING = ["recording_id", "part", "segments", "run_id", "selection", "start_s", "duration_s"]
@@ -36,9 +36,9 @@ def questions(out: str, recordings: Recordings, options: DoubtOptions, known: Co
     """Return the `recordings` that the output has, with what is doubtful in their segments. See `doubts.stretches`."""
     asked: dict[str, str] = {}
     runs: dict[str, str] = {}
-    wanted = recordings.table["id"].combine_chunks()
+    wanted = Index(recordings)
     for table, segments in transcripts.parts(out, _RECORDING, _SEGMENT):
-        rows = table.filter(pc.is_in(table["recording_id"], value_set=wanted))
+        rows = table.filter(pa.array(wanted.find(table["recording_id"].to_pylist()) >= 0))
         for id_, question in of_tables(rows, segments, options, known):
             asked[id_], runs[id_] = question.json(), question.transcript
     return Asked(_with(recordings, asked), frozenset(_outdated(out, runs)))
@@ -72,10 +72,14 @@ def _doubtful(segments: pa.Table, options: DoubtOptions) -> dict[str, list[dict[
 
 def _with(recordings: Recordings, asked: dict[str, str]) -> Recordings:
     """Return those of the recordings that have a question, with it."""
-    texts = pa.array([asked.get(id_) for id_ in recordings.table["id"].to_pylist()], pa.string())
-    at = recordings.table.schema.get_field_index("asked")
-    table = recordings.table.set_column(at, recordings.table.schema.field(at), texts)
-    return Recordings(table.filter(pc.is_valid(table["asked"])))
+
+    def tables() -> Iterator[pa.Table]:
+        for table in recordings.tables():
+            texts = pa.array([asked.get(id_) for id_ in table["id"].to_pylist()], pa.string())
+            at = table.schema.get_field_index("asked")
+            yield table.set_column(at, table.schema.field(at), texts).filter(pc.is_valid(texts))
+
+    return Recordings.of_tables(tables())
 
 
 def _outdated(out: str, runs: dict[str, str]) -> Iterator[str]:

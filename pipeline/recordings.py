@@ -6,7 +6,7 @@ nothing of where recordings come from, nor of what is done with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import overload
 
@@ -16,82 +16,119 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import hops
+from pipeline.spool import Spooled
 from pipeline.types import Recording
 
 _CHUNK = 8192  # recordings that are objects at a time
+_COLUMNS = hops.RECORDING_HOP.names
+
+Places = NDArray[np.int64]
 
 
 class Recordings(Sequence[Recording]):
-    """An immutable sequence of recordings in an Arrow table of `hops.RECORDING_HOP`: about 150 bytes and a URI each."""
+    """An immutable sequence of recordings: some or all of those in a spool, in any order.
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    What is chosen from a long one costs eight bytes a recording; the rest lies in the spool, once.
+    """
+
+    def __init__(self, spooled: Spooled, places: Places | None = None, language: str | None = None) -> None:
+        """Take those at `places` of the spool (all: None); `language` is forced on those that say none."""
+        self._spooled, self._places, self._language = spooled, places, language
 
     @classmethod
     def of(cls, recordings: Iterable[Recording]) -> Recordings:
         """Take recordings from an iterator, which may be long; those that are columns already stay what they are."""
-        if isinstance(recordings, Recordings):
-            return recordings
-        iterator, parts = iter(recordings), [cls(hops.recordings_table([]))]
-        while chunk := list(islice(iterator, _CHUNK)):
-            parts.append(cls(hops.recordings_table(chunk)))
-        return cls.joined(parts)
+        return recordings if isinstance(recordings, Recordings) else cls.of_tables(_tables(iter(recordings)))
 
     @classmethod
-    def joined(cls, parts: list[Recordings]) -> Recordings:
-        """Put several together, in order. `parts` is emptied: column after column moves, and is never there twice."""
-        chunked = pa.concat_tables([part.table for part in parts])
-        schema, columns = chunked.schema, []
-        parts.clear()
-        for name in schema.names:
-            columns.append(chunked[name].combine_chunks())
-            chunked = chunked.drop_columns(name)
-        return cls(pa.Table.from_arrays(columns, schema=schema))
+    def of_tables(cls, tables: Iterable[pa.Table]) -> Recordings:
+        """Take recordings as tables of `hops.RECORDING_HOP`."""
+        return cls(Spooled.of(hops.RECORDING_HOP, tables))
+
+    def tables(self, columns: Sequence[str] = _COLUMNS) -> Iterator[pa.Table]:
+        """Yield these columns of all, some thousand recordings at a time."""
+        for table in self._chosen(columns):
+            yield _forced(table, self._language) if self._language and "language" in columns else table
+
+    def table(self, columns: Sequence[str] = _COLUMNS) -> pa.Table:
+        """Return these columns of all as one table: for blocks, not for lists of millions."""
+        none = hops.RECORDING_HOP.empty_table().select(list(columns))
+        return pa.concat_tables([none, *self.tables(columns)]).combine_chunks()
 
     def unique(self) -> Recordings:
         """Return the first of each id, in order."""
-        ids = self.table["id"]
-        if len(np.unique(_hashes(ids))) == len(self):  # takes a quarter of the memory of what follows
+        hashes = self.hashes()
+        order = np.argsort(hashes, kind="stable")
+        again = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]]) + 1
+        if not len(again):
             return self
-        numbers = pc.dictionary_encode(ids.combine_chunks()).indices.to_numpy()  # by first appearance
-        highest = np.maximum.accumulate(numbers)
-        return self.where(np.append(True, highest[1:] > highest[:-1]))
+        kept, last, met = np.ones(len(self), np.bool_), None, set[str]()
+        before, after = (self.take(order[places]).ids() for places in (again - 1, again))
+        for place, one, other in zip(order[again].tolist(), before, after, strict=True):
+            if hashes[place] != last:
+                last, met = hashes[place], {one}
+            kept[place] = other not in met  # two ids may have one hash
+            met.add(other)
+        return self.where(kept)
 
     def where(self, chosen: NDArray[np.bool_]) -> Recordings:
         """Return those for which `chosen` is true."""
-        return self if chosen.all() else Recordings(self.table.filter(pa.array(chosen)))
+        return self if chosen.all() else self.take(np.flatnonzero(chosen))
 
-    def take(self, places: NDArray[np.int64]) -> Recordings:
+    def take(self, places: Places) -> Recordings:
         """Return those at `places`, in that order."""
-        return Recordings(self.table.take(pa.array(places)))
+        chosen = places if self._places is None else self._places[places]
+        return Recordings(self._spooled, chosen, self._language)
 
     def shuffled(self) -> Recordings:
         """Return the same in any order."""
         return self.take(np.random.default_rng().permutation(len(self)))
 
+    def among(self, ids: Collection[str]) -> NDArray[np.bool_]:
+        """Say of each whether its id is one of a few."""
+        return np.fromiter(map(ids.__contains__, self.ids()), np.bool_, len(self))
+
     def in_language(self, language: str | None) -> Recordings:
         """Return the same, with `language` forced on those that say none."""
-        if language is None:
-            return self
-        at = self.table.schema.get_field_index("language")
-        column = pc.fill_null(self.table["language"], language)
-        return Recordings(self.table.set_column(at, self.table.schema.field(at), column))
+        return Recordings(self._spooled, self._places, self._language or language)
 
     def languages(self) -> set[str]:
         """Return the languages that are forced."""
-        return set(pc.unique(self.table["language"]).drop_null().to_pylist())
+        found = (pc.unique(table["language"]).drop_null().to_pylist() for table in self.tables(["language"]))
+        return {language for some in found for language in some}
 
     def sizes(self) -> NDArray[np.int64]:
         """Return the sizes in bytes, -1 where a store does not say."""
-        sizes: NDArray[np.int64] = pc.fill_null(self.table["size"], -1).to_numpy()
-        return sizes
+        found = [pc.fill_null(table["size"], -1).to_numpy() for table in self.tables(["size"])]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids."""
+        for table in self.tables(["id"]):
+            yield from table["id"].to_pylist()
+
+    def id_at(self, place: int) -> str:
+        """Return the id at a place, and make nothing else."""
+        id_: str = self._spooled.value(place if self._places is None else int(self._places[place]), "id")
+        return id_
+
+    def hashes(self) -> NDArray[np.int64]:
+        """Return Python's hash of each id: another in each process, one for equal ids."""
+        return np.fromiter(map(hash, self.ids()), np.int64, len(self))
+
+    def _chosen(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        if self._places is None:
+            yield from self._spooled.tables(columns)
+        else:
+            for at in range(0, len(self), _CHUNK):
+                yield self._spooled.take(self._places[at : at + _CHUNK], columns)
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return len(self._spooled if self._places is None else self._places)
 
     def __iter__(self) -> Iterator[Recording]:
-        for at in range(0, len(self), _CHUNK):
-            yield from hops.read_recordings(self.table.slice(at, _CHUNK))
+        for table in self.tables():
+            yield from hops.read_recordings(table)
 
     @overload
     def __getitem__(self, index: int) -> Recording: ...
@@ -101,7 +138,7 @@ class Recordings(Sequence[Recording]):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         at = range(len(self))[index]  # negative ones, and IndexError
-        return next(hops.read_recordings(self.table.slice(at, 1)))
+        return next(iter(self.take(np.array([at]))))
 
     def __eq__(self, other: object) -> bool:
         """Equal to any sequence of equal recordings."""
@@ -131,12 +168,12 @@ def pack(recordings: Recordings, limit: int, bytes_limit: int = 64 << 20) -> Ite
 
 
 class Index:
-    """Finds the place of an id among many: 16 bytes an id, beside the ids themselves."""
+    """Finds the places of ids among many recordings: 16 bytes a recording."""
 
-    def __init__(self, ids: pa.ChunkedArray) -> None:
-        """`ids` are strings, each once."""
-        self._ids = ids.combine_chunks()
-        hashes = _hashes(ids)
+    def __init__(self, recordings: Recordings) -> None:
+        """`recordings` are each there once."""
+        self._recordings = recordings
+        hashes = recordings.hashes()
         self._places = np.argsort(hashes)
         self._hashes = hashes[self._places]
 
@@ -146,13 +183,29 @@ class Index:
         at = int(np.searchsorted(self._hashes, key))
         while at < len(self._hashes) and self._hashes[at] == key:
             place = int(self._places[at])
-            if self._ids[place].as_py() == id_:  # two ids may have one hash
+            if self._recordings.id_at(place) == id_:  # two ids may have one hash
                 return place
             at += 1
         return None
 
+    def find(self, ids: Sequence[str]) -> Places:
+        """Return the place of each id, -1 where it is not among them: for many, a few times as fast as one by one."""
+        keys = np.fromiter(map(hash, ids), np.int64, len(ids))
+        at = np.searchsorted(self._hashes, keys)
+        at[at == len(self._hashes)] = 0
+        found = np.full(len(ids), -1)
+        met = np.flatnonzero(self._hashes[at] == keys) if len(self._hashes) else np.empty(0, np.int64)
+        places = self._places[at[met]]
+        for one, place, id_ in zip(met.tolist(), places.tolist(), self._recordings.take(places).ids(), strict=True):
+            found[one] = place if id_ == ids[one] else (-1 if (other := self.get(ids[one])) is None else other)
+        return found
 
-def _hashes(ids: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return Python's hash of each: another in each process, one for equal ids."""
-    texts = (id_ for at in range(0, len(ids), _CHUNK) for id_ in ids.slice(at, _CHUNK).to_pylist())
-    return np.fromiter(map(hash, texts), np.int64, len(ids))
+
+def _tables(recordings: Iterator[Recording]) -> Iterator[pa.Table]:
+    while chunk := list(islice(recordings, _CHUNK)):
+        yield hops.recordings_table(chunk)
+
+
+def _forced(table: pa.Table, language: str) -> pa.Table:
+    at = table.schema.get_field_index("language")
+    return table.set_column(at, table.schema.field(at), pc.fill_null(table["language"], language))

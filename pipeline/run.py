@@ -11,9 +11,6 @@ import json
 import logging
 import os
 import secrets
-import signal
-import socket
-import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -30,63 +27,19 @@ from pipeline import hops, logs, metrics, storage
 from pipeline.attempts import DEATHS, KILLED, Roll, Worker, tell
 from pipeline.deaths import Deaths
 from pipeline.errors import BulkscribeError, UserError
+from pipeline.joining import reach, same_sigterm, silent_stderr
 from pipeline.processes import started
+from pipeline.ray_options import RayOptions
 from pipeline.readers import Reader, Work, received, sent
 from pipeline.readings import Reading, Row
 from pipeline.recordings import Recordings, pack
 from pipeline.stages import Plan, Stage, Transform
-from pipeline.types import Outcome, Recording, setting
+from pipeline.types import Outcome, Recording
 
 if TYPE_CHECKING:
     import ray.data
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RayOptions:
-    """Where and how wide the plan runs; nothing of it changes rows."""
-
-    address: str = setting("", "Ray cluster to join; empty starts Ray on this machine.", rows=False)
-    actors: str = setting("1:1", "Smallest and largest number of model actors, MIN:MAX.", rows=False)
-    actor_cpus: float | None = setting(
-        None, "CPUs that a model actor reserves; by default 1 on a cluster where it has no GPU, else none.", rows=False
-    )
-    decode_on: str = setting(
-        "", "Decode only on machines of the cluster with this Ray label, NAME=VALUE, such as role=cpu.", rows=False
-    )
-    metrics_port: int = setting(
-        0, "Port that serves this machine's metrics to Prometheus, when Ray is started here; 0 takes any.", rows=False
-    )
-    object_store_gb: float = setting(1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False)
-
-    @property
-    def pool(self) -> tuple[int, int]:
-        """Smallest and largest pool of actors; UserError when `actors` does not say."""
-        low, _, high = self.actors.partition(":")
-        try:
-            pool = int(low), int(high or low)
-        except ValueError:
-            pool = 0, 0
-        if not 1 <= pool[0] <= pool[1]:
-            raise UserError(f"--actors {self.actors} is not MIN:MAX", "for example --actors 1:4, or --actors 2")
-        return pool
-
-    @property
-    def decode_labels(self) -> dict[str, str]:
-        """Labels of the machines that decode; UserError when `decode_on` is no label."""
-        if not self.decode_on:
-            return {}
-        name, _, value = self.decode_on.partition("=")
-        if not (name and value):
-            raise UserError(f"--decode-on {self.decode_on} is not NAME=VALUE", "for example --decode-on role=cpu")
-        return {name: value}
-
-    def cpus_of_actor(self, gpus: float) -> float:
-        """CPUs that an actor with so many GPUs reserves: without either, Ray would place it on a head without CPUs."""
-        if self.actor_cpus is not None:
-            return self.actor_cpus
-        return 1.0 if self.address and not gpus else 0.0
 
 
 class RayRunner:
@@ -117,7 +70,7 @@ class RayRunner:
         roll, killers = self._roll(), set[str]()
         lines = logs.active()
         job = _Job(self._id, roll, (lines.run_id or "") if lines else None)
-        while some := [block.table for block in islice(blocks, portion)]:
+        while some := [block.table() for block in islice(blocks, portion)]:
             dataset: ray.data.Dataset = ray.data.from_blocks(some)
             del some
             for stage in plan:
@@ -217,8 +170,8 @@ class RayRunner:
             "_metrics_export_port": self._options.metrics_port or None,
         }
         address = self._options.address
-        _reach(address)
-        with _silent_stderr(), _same_sigterm():
+        reach(address)
+        with silent_stderr(), same_sigterm():
             import ray.data
 
             try:
@@ -251,7 +204,7 @@ class RayReaders:
 
         `most` recordings are at work or wait to be taken; with 0 twice as many as there are CPUs.
         """
-        _reach(options.address)
+        reach(options.address)
         self._ray, self._labels, self._most = RayRunner(options), options.decode_labels, most
         self._deaths, self._counts = deaths, dict(deaths.known)
         self._task: Any = None
@@ -397,48 +350,6 @@ class _Width:
             if node["Alive"] and has.get("CPU") and self._labels.items() <= node["Labels"].items():
                 self._cpus += has["CPU"]
                 self._bytes += has.get("object_store_memory", 0.0)
-
-
-def _reach(address: str) -> None:
-    """UserError when nobody listens at HOST:PORT (`ray://` or not): Ray itself would go on trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise UserError(f"no Ray cluster answers at {address}: {error}", "leave --address out to run here") from error
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drop what Ray's C++ parts print while they start; what goes wrong there is raised, too."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-@contextmanager
-def _same_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does: Ray, while it starts, puts `sys.exit` there, which is not how the job ends."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Ray cannot set it, nor can we
-        yield
-        return
-    kept = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit as ending:
-        if ending.code == signal.SIGTERM and callable(kept):
-            kept(signal.SIGTERM, None)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, kept)
 
 
 class _Actor:

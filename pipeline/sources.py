@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import chain, islice
 
-from pipeline import datasets, pieces, storage
+from pipeline import datasets, hops, pieces, storage
 from pipeline.errors import OpenError, UserError
 from pipeline.feeds import FEEDS, is_feed, read_feed
 from pipeline.manifests import MANIFESTS, Line, as_json, read_manifest
 from pipeline.recordings import Index, Recordings
+from pipeline.spool import Spool
 from pipeline.storage import Entry
 from pipeline.tars import TAR, Tar
 from pipeline.types import Recording
@@ -89,7 +90,7 @@ class _Collection:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._tars: deque[Future[_Contents]] = deque()
-        self._found: list[Recordings] = []
+        self._found = Spool(hops.RECORDING_HOP)
         self._recent: list[Recording] = []
         self._opened: dict[str, tuple[Recordings, Index]] = {}  # files that lines of manifests name pieces of
         self.notes: list[str] = []
@@ -98,8 +99,8 @@ class _Collection:
 
     def recordings(self) -> Recordings:
         """Give what was found, each once; of a recording that was named again, the first naming."""
-        self._found.append(Recordings.of(self._recent))
-        return Recordings.joined(self._found).unique()
+        self._flush()
+        return Recordings(self._found.rows()).unique()
 
     def source(self, source: str) -> None:
         """Take what one source names."""
@@ -132,7 +133,8 @@ class _Collection:
         while len(self._tars) > left:
             found = self._tars.popleft().result()
             self._flush()
-            self._found.append(found.recordings)
+            for table in found.recordings.tables():
+                self._found.add(table)
             self.named += len(found.recordings)
             self.passed_over += found.passed_over
             self.notes += found.notes
@@ -231,8 +233,8 @@ class _Collection:
             self._flush()
 
     def _flush(self) -> None:
-        """Make columns of what is objects: they take a fifth of the memory."""
-        self._found.append(Recordings.of(self._recent))
+        """Make columns of what is objects: they take a fifth of the memory, and when they are many, none."""
+        self._found.add(hops.recordings_table(self._recent))
         self._recent = []
 
 
@@ -257,7 +259,7 @@ def _indexed(entry: Entry) -> tuple[Recordings, Index]:
     if entry.size is not None and entry.uri.lower().endswith((TAR, ".parquet")):
         with suppress(UserError):  # the line's own row tells that the piece was not found
             found = Recordings.of(_pieces(entry)).unique()
-    return found, Index(found.table["id"])
+    return found, Index(found)
 
 
 def _contents(entry: Entry) -> _Contents:

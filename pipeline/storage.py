@@ -107,13 +107,7 @@ def walk(uri: str) -> Iterator[Entry]:
     be listed.
     """
     with _for_user("list", uri), _faults(uri):
-        entries = _store(uri).walk(uri)
-    while True:
-        with _for_user("list", uri), _faults(uri):
-            entry = next(entries, None)
-        if entry is None:
-            return
-        yield entry
+        yield from _store(uri).walk(uri)
 
 
 def open_audio(uri: str, version: str = "", start: int = 0, ahead: int = AHEAD) -> BinaryIO:

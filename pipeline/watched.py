@@ -22,10 +22,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pipeline import hops, logs, metrics
 from pipeline.attempts import KILLED, recording_of
@@ -75,7 +72,7 @@ class LocalRunner:
             counts[recording_of(key)] = max(count, counts[recording_of(key)])
         every = Recordings.of(recordings)
         # In any order: where not only the process at work dies but all of them, what stands behind gets its turn, too.
-        fresh = every.where(~_among(every, counts)).shuffled()
+        fresh = every.where(~every.among(counts)).shuffled()
         while fresh:
             handed, end = yield from self._process(plan, fresh, together=True)
             if end is None:
@@ -85,7 +82,7 @@ class LocalRunner:
             ends |= dict.fromkeys((one.id for one in in_hand), end)
             deaths.note(counts)
             fresh = fresh[len(handed) :]
-        suspects = list(every.where(_among(every, counts)))
+        suspects = list(every.where(every.among(counts)))
         while left := [one for one in suspects if deaths.wanted(one.id) and counts[one.id] < ALONE]:
             handed, end = yield from self._process(plan, left, together=False)
             if end is None:
@@ -187,11 +184,6 @@ def _end_with_the_driver() -> None:
     assert driver is not None
     driver.join()
     os._exit(1)
-
-
-def _among(recordings: Recordings, counts: Counter[str]) -> NDArray[np.bool_]:
-    among: NDArray[np.bool_] = pc.is_in(recordings.table["id"], value_set=pa.array(counts, pa.string())).to_numpy()
-    return among
 
 
 def _killed(recording: Recording, end: str) -> Outcome:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pipeline.engines import FakeEngine
 from pipeline.ledger import Ledger
+from pipeline.ray_options import RayOptions
 from pipeline.rounds import complete, local
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, Plan, Stage, Transcribe, cut, cut_tables, mark_stage, transcribe_stage

@@ -18,8 +18,9 @@ from tables import assert_same_tables, assert_whole, read_table
 from pipeline.attempts import DEATHS, Roll, Worker
 from pipeline.ledger import Ledger
 from pipeline.processes import started
+from pipeline.ray_options import RayOptions
 from pipeline.rounds import complete, local
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.sources import resolve
 from pipeline.types import Recording
 

@@ -22,7 +22,8 @@ from tables import read_runs
 
 from pipeline import metrics
 from pipeline.metrics import NOTHING, Meter, Reading, Reporter, Sample, meter, restart, samples, summary, timed
-from pipeline.run import RayOptions, RayRunner
+from pipeline.ray_options import RayOptions
+from pipeline.run import RayRunner
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "audio"

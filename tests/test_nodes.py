@@ -27,8 +27,9 @@ from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
 from pipeline.passages import PassageOptions
+from pipeline.ray_options import RayOptions
 from pipeline.rounds import Runner, complete, local
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, Plan, cut_stage, mark_stage, transcribe_stage

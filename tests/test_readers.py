@@ -32,9 +32,10 @@ from pipeline.attempts import DEATHS, KILLED
 from pipeline.candidates import PRESETS, Corpus
 from pipeline.deaths import Deaths
 from pipeline.errors import UserError
+from pipeline.ray_options import RayOptions
 from pipeline.readers import Threads, received, sent
 from pipeline.readings import AudioOptions, ClipReader, Reading, Row
-from pipeline.run import RayOptions, RayReaders
+from pipeline.run import RayReaders
 from pipeline.sources import resolve
 from pipeline.stretches import ExampleReader
 from pipeline.transcripts import transcripts

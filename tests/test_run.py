@@ -16,9 +16,10 @@ from tables import assert_same_tables, assert_whole, read_table
 from pipeline import hops
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
+from pipeline.ray_options import RayOptions
 from pipeline.recordings import Recordings, pack
 from pipeline.rounds import complete, local
-from pipeline.run import RayOptions, RayRunner
+from pipeline.run import RayRunner
 from pipeline.score import ScoreOptions
 from pipeline.sources import resolve
 from pipeline.stages import CutOptions, Plan, cut_stage, in_process, mark_stage, transcribe_stage

@@ -347,4 +347,4 @@ def test_a_long_tar_takes_little_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert len(listing.recordings) == 10_000
     assert peak < 20_000_000
-    assert listing.recordings.table.nbytes / 10_000 < 400
+    assert listing.recordings.table().nbytes / 10_000 < 400

@@ -12,6 +12,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OpenError, UserError
@@ -51,13 +52,17 @@ def _make_client(
     pid: int, settings: tuple[tuple[str, str], ...], options: StoreOptions, keys: tuple[str, str] | None
 ) -> S3Client:
     import boto3
+    import botocore.session
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     try:
         attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", options.store_attempts))
-        session = boto3.session.Session(*(keys or ()))
+        core = botocore.session.get_session()
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+        key, secret = keys or (None, None)
+        session = boto3.session.Session(key, secret, botocore_session=core)
         special: dict[str, Any] = {} if session.get_credentials() else {"signature_version": UNSIGNED}
         if options.endpoint_url or any(name.startswith("AWS_ENDPOINT_URL") for name, _ in settings):
             # AWS's newer checksums are refused by many others
@@ -77,6 +82,16 @@ def _make_client(
     except (BotoCoreError, ValueError) as error:
         hint = "see AWS_PROFILE, AWS_ENDPOINT_URL, --endpoint-url and ~/.aws"
         raise UserError(f"the AWS settings cannot be used: {error}", hint) from error
+
+
+def _timestamp(value: Any) -> Any:
+    """Read a time. Listings have one an object: botocore takes as long for it as for all else of a listing."""
+    from botocore.utils import parse_timestamp
+
+    with contextlib.suppress(TypeError, ValueError):
+        if "T" in value:
+            return datetime.fromisoformat(value)
+    return parse_timestamp(value)
 
 
 def stat(uri: str) -> Entry:
