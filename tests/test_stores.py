@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from botocore.utils import parse_timestamp
 from s3_server import s3_server
 from store_servers import azurite, gcs_server, seaweed_server
 
 from pipeline import storage
 from pipeline.errors import OpenError, UserError
 from pipeline.sources import resolve
+from pipeline.stores import s3
 
 SERVERS = {
     "s3 (moto)": (s3_server, "s3://audio"),
@@ -155,3 +157,17 @@ def test_a_folder_is_no_file(folder: str) -> None:
     storage.write_bytes(storage.join(folder, "sub", "x"), b"")
     with pytest.raises(OpenError):
         storage.open_audio(storage.join(folder, "sub"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-02T03:04:05.678Z",
+        "2026-01-02T03:04:05+02:00",
+        "Fri, 02 Jan 2026 03:04:05 GMT",
+        1767323045,
+        "1767323045",
+    ],
+)
+def test_times_of_s3_are_read_as_botocore_reads_them(text: str | int) -> None:
+    assert s3._timestamp(text) == parse_timestamp(text)
