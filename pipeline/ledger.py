@@ -77,7 +77,8 @@ class Ledger:
         self._rows = len(done)
         self.deaths = Deaths(out, self._is_open, followed=lease.followed)
         self._retry_failed: bool = run["retry_failed"]
-        self._set_todo(Recordings.of([]), np.empty(0, np.bool_), _Standing.nowhere(0))
+        none = Recordings.of([])
+        self._set_todo(none, Index(none), np.empty(0, np.bool_), _Standing.nowhere(0))
         self._half: dict[str, _Half] = defaultdict(_Half)
         self._counts: dict[str, float] = dict.fromkeys(("ok", "partial", "failed", *book.counted), 0)
         self._failures: Counter[str] = Counter()
@@ -170,7 +171,7 @@ class Ledger:
         if self._retry_failed:
             left |= failed
         standing.heard_s[~same] = 0.0
-        self._set_todo(every, left, standing, index)
+        self._set_todo(every, index, left, standing)
         self.deaths.start_anew(lambda id_: self._is_open(id_) and self._old(id_) is None)
         if self._left:
             self._write_run("running")
@@ -257,11 +258,9 @@ class Ledger:
         """Close, whatever the reason: complete recordings are committed when the job is interrupted or breaks."""
         self.close()
 
-    def _set_todo(
-        self, every: Recordings, left: NDArray[np.bool_], standing: _Standing, index: Index | None = None
-    ) -> None:
+    def _set_todo(self, every: Recordings, index: Index, left: NDArray[np.bool_], standing: _Standing) -> None:
         """Take what the run is about, which of it is to do, and where each stands already."""
-        self._every, self._index, self._standing = every, index or Index(every), standing
+        self._every, self._index, self._standing = every, index, standing
         self._open = left.copy()  # not complete
         self._left = self._asked = int(left.sum())
 

@@ -27,8 +27,8 @@ from pipeline import hops, logs, metrics, storage
 from pipeline.attempts import DEATHS, KILLED, Roll, Worker, tell
 from pipeline.deaths import Deaths
 from pipeline.errors import BulkscribeError, UserError
-from pipeline.joining import reach, same_sigterm, silent_stderr
 from pipeline.processes import started
+from pipeline.ray_joining import reach, same_sigterm, silent_stderr
 from pipeline.ray_options import RayOptions
 from pipeline.readers import Reader, Work, received, sent
 from pipeline.readings import Reading, Row
@@ -65,7 +65,8 @@ class RayRunner:
 
         again, self._called = self._called, True
         limit = 1 if again else min(200, -(-len(recordings) // LEAST_BLOCKS))
-        blocks = pack(Recordings.of(recordings), limit)
+        every = Recordings.of(recordings)
+        blocks = pack(every, limit)
         portion = min(MOST_BLOCKS, PORTION * max(stage.actors[1] if stage.actors else 1 for stage in plan))
         roll, killers = self._roll(), set[str]()
         lines = logs.active()
@@ -84,8 +85,7 @@ class RayRunner:
         if killers:
             yield hops.transcripts_table(
                 Outcome(recording, passages=0, duration=0, speech=0, failure=KILLED)
-                for recording in recordings
-                if recording.id in killers
+                for recording in every.where(every.among(killers))
             )
 
     def _roll(self) -> Any:

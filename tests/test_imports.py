@@ -59,7 +59,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.resampling"},
         {"pipeline.rttm"},
         {"pipeline.attempts"},
-        {"pipeline.joining"},
+        {"pipeline.ray_joining"},
         {"pipeline.ray_options"},
         {"pipeline.spool"},
         {"pipeline.whisper"},
