@@ -41,8 +41,9 @@ from random_weights import write_checkpoint
 
 from pipeline.types import SAMPLE_RATE, Passage, Span, Transcript
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.model import AUDIO_POSITIONS, Dims
+from pipeline.whisper.model import Dims
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.padding import AUDIO_POSITIONS
 from pipeline.whisper.reels import Window
 from pipeline.whisper.rules import NEVER, History, Rules
 from pipeline.whisper.slots import Slots

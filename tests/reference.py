@@ -14,7 +14,8 @@ from whisper.model import Whisper as ReferenceWhisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from pipeline.types import Pcm
-from pipeline.whisper.model import AUDIO_POSITIONS, TEXT_POSITIONS, Whisper
+from pipeline.whisper.model import TEXT_POSITIONS, Whisper
+from pipeline.whisper.padding import AUDIO_POSITIONS
 
 
 def tokenizer(*, multilingual: bool = True, languages: int = 99) -> Tokenizer:

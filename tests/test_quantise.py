@@ -30,9 +30,20 @@ def test_int8_product_is_close_and_keeps_small_activations_beside_large_ones() -
     assert (rough - exact).abs().max() < 0.01 * exact.abs().max()
 
 
+def test_one_number_an_activation_is_close_where_none_stands_out() -> None:
+    linear = nn.Linear(64, 32)
+    x = torch.randn(5, 64)
+    x[1] *= 1000  # each row has a scale of its own
+    exact, coarse, fine = linear(x), Int8Linear(linear, fine=False)(x), Int8Linear(linear)(x)
+    errors = [(rough - exact).norm(dim=1) / exact.norm(dim=1) for rough in (coarse, fine)]
+    assert (errors[0] < 0.02).all()
+    assert errors[1].mean() < errors[0].mean()
+
+
 @pytest.mark.skipif(precision.automatic("cpu") != "int8", reason="this CPU has no int8 products")
-def test_int8_products_run_in_hardware(capfd: pytest.CaptureFixture[str]) -> None:
-    linear = Int8Linear(nn.Linear(512, 512))
+@pytest.mark.parametrize("fine", [True, False])
+def test_int8_products_run_in_hardware(capfd: pytest.CaptureFixture[str], *, fine: bool) -> None:
+    linear = Int8Linear(nn.Linear(512, 512), fine=fine)
     with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
         linear(torch.randn(8, 512))
     (product,) = [line for line in capfd.readouterr().out.splitlines() if ",exec,cpu,matmul," in line]
@@ -40,8 +51,9 @@ def test_int8_products_run_in_hardware(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 40])
-def test_int8_rows_are_the_same_in_any_company(rows: int) -> None:
-    linear = Int8Linear(nn.Linear(64, 48))
+@pytest.mark.parametrize("fine", [True, False])
+def test_int8_rows_are_the_same_in_any_company(rows: int, *, fine: bool) -> None:
+    linear = Int8Linear(nn.Linear(64, 48), fine=fine)
     x = torch.randn(50, 64)
     assert torch.equal(linear(x[:rows]), linear(x)[:rows])
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.whisper.device import Arriving, settle_thread
 from pipeline.whisper.model import Feed, Whisper
+from pipeline.whisper.padding import Thinned
 from pipeline.whisper.tokens import Layout
 
 CPU = torch.device("cpu")
@@ -47,19 +48,22 @@ class Encoded:
 class Encoders:
     """Takes windows and encodes them, in `threads` of their own or, with none, in the caller's, when it says so."""
 
-    def __init__(self, model: Whisper, layout: Layout, threads: int) -> None:
+    def __init__(self, model: Whisper, layout: Layout, threads: int, *, grain: int = 0) -> None:
+        """`grain`: see `Thinned.behind`; 0 encodes all padding."""
         self.model, self.layout = model, layout
-        self._pending: list[tuple[Tensor, Future[Encoded]]] = []
+        self._grain = grain
+        self._pending: list[tuple[Tensor, Thinned | None, Future[Encoded]]] = []
         self._pool = ThreadPoolExecutor(threads, "encoder", settle_thread, (1, CPU)) if threads else None
         # Encoding is bound by arithmetic, decoding by reading memory: beside each other they take less time.
         self._stream = _new_stream(model.device) if model.device.type == "cuda" else None
 
-    def submit(self, mel: Tensor) -> Future[Encoded]:
-        """Take a window, mel [bands, 3000], or less for the cheap look."""
+    def submit(self, mel: Tensor, frames: int) -> Future[Encoded]:
+        """Take a window, mel [bands, 3000], whose audio is so many frames long."""
+        thinned = Thinned.behind(frames, self._grain) if self._grain else None
         if self._pool:
-            return self._pool.submit(lambda: self.encode(mel[None])[0])
+            return self._pool.submit(lambda: self.encode(mel[None], thinned)[0])
         future: Future[Encoded] = Future()
-        self._pending.append((mel, future))
+        self._pending.append((mel, thinned, future))
         return future
 
     @property
@@ -73,25 +77,25 @@ class Encoders:
         return len(self._pending)
 
     def encode_some(self, most: int) -> int:
-        """Encode at most so many of what waits, all of one shape, in the caller's thread; return how many those are."""
-        shape = self._pending[0][0].shape
-        same = [one for one in self._pending if one[0].shape == shape]
-        others = [one for one in self._pending if one[0].shape != shape]
+        """Encode at most so many of what waits, all padded alike, in the caller's thread; return how many those are."""
+        _, thinned, _ = self._pending[0]
+        same = [one for one in self._pending if one[1] == thinned]
+        others = [one for one in self._pending if one[1] != thinned]
         batch, self._pending = same[:most], same[most:] + others
-        encoded = self._in_other_queue(torch.stack([mel for mel, _ in batch]))
-        for (_, future), one in zip(batch, encoded, strict=True):
+        encoded = self._in_other_queue(torch.stack([mel for mel, _, _ in batch]), thinned)
+        for (_, _, future), one in zip(batch, encoded, strict=True):
             future.set_result(one)
         return len(batch)
 
-    def _in_other_queue(self, mel: Tensor) -> list[Encoded]:
+    def _in_other_queue(self, mel: Tensor, thinned: Thinned | None) -> list[Encoded]:
         """Encode in the GPU's other queue. What is `there` may be used in the caller's."""
         if self._stream is None:
-            return self.encode(mel)
+            return self.encode(mel, thinned)
         callers = torch.cuda.current_stream()
         self._stream.wait_stream(callers)
         mel.record_stream(self._stream)
         with torch.cuda.stream(self._stream):
-            encoded = self.encode(mel)
+            encoded = self.encode(mel, thinned)
         encoded[0].audio.record_stream(callers)  # a view: of all of them
         return encoded
 
@@ -100,9 +104,10 @@ class Encoders:
         self._pending.clear()
 
     @torch.inference_mode()
-    def encode(self, mel: Tensor) -> list[Encoded]:
-        """Encode windows [N, bands, 3000], and let the decoder take its first step on them."""
-        kv = self.model.decoder.audio(self.model.encoder(mel.to(self.model.dtype)))  # [L, 2, N, H, A, E]
+    def encode(self, mel: Tensor, thinned: Thinned | None = None) -> list[Encoded]:
+        """Encode windows [N, bands, 3000], all padded alike, and let the decoder take its first step on them."""
+        kv = self.model.decoder.audio(self.model.encoder(mel.to(self.model.dtype), thinned))  # [L, 2, N, H, A', E]
+        kv = thinned.spread(kv) if thinned else kv  # [L, 2, N, H, A, E]
         layout = self.layout
         sot = torch.full((len(mel), 1), layout.sot, device=mel.device)
         cache = self.model.new_cache(len(mel), 1)

@@ -29,6 +29,7 @@ from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
 from pipeline.whisper.model import TEXT_POSITIONS
 from pipeline.whisper.options import WhisperOptions
+from pipeline.whisper.padding import STRIDE
 from pipeline.whisper.reels import Reel, Window
 from pipeline.whisper.rules import Rules
 from pipeline.whisper.screening import Screener
@@ -65,7 +66,8 @@ class WhisperEngine:
         # On a CPU half of the threads decode, and the others encode the next windows meanwhile.
         self.threads = max(1, threads // 2)
         encoding = threads - self.threads if self.device.type == "cpu" else 0
-        self.encoders = Encoders(self.model, self.tokens.layout, encoding)
+        # int8 is the quick format, float32 the exact one. On a GPU windows are encoded in batches, all of one shape.
+        self.encoders = Encoders(self.model, self.tokens.layout, encoding, grain=STRIDE if dtype == "int8" else 0)
         self.cores = threads
         self.silence = silence(self.model)
         self.prepare(options)
@@ -185,7 +187,7 @@ class WhisperEngine:
         lanes = self._fitting_lanes()
         for lane, mine in zip(lanes, windows, strict=True):
             for window in mine:
-                window.encoding = self.encoders.submit(window.mel)
+                window.encoding = self.encoders.submit(window.mel, window.frames)
                 lane.waiting.append(window)
         return lanes
 
@@ -207,7 +209,7 @@ class WhisperEngine:
         """Put the reel's next window into the queue, or yield its transcript when there is none."""
         if reel.advance(self.options.jump_s):
             window = Window.next(reel)
-            window.encoding = self.encoders.submit(window.mel)
+            window.encoding = self.encoders.submit(window.mel, window.frames)
             waiting.append(window)
         else:
             yield reel.transcript()

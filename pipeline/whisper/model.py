@@ -1,8 +1,8 @@
 """The network: audio encoder and text decoder (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak
 Supervision"). Knows tensors only: no tokens' meaning, no rules, no slots.
 
-Letters of shapes: N windows, R rows (candidates), T tokens, S cached positions, A audio positions (1500), D width,
-H heads, E = D / H, L decoder layers, M tokens of many rows.
+Letters of shapes: N windows, R rows (candidates), T tokens, S cached positions, A audio positions (1500), A' those
+that are encoded, D width, H heads, E = D / H, L decoder layers, M tokens of many rows.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
 from pipeline.whisper import kernels
+from pipeline.whisper.padding import AUDIO_POSITIONS, Thinned
 
-AUDIO_POSITIONS = 1500  # of the encoder: 50 a second
 TEXT_POSITIONS = 448  # of the decoder
 
 # MKL picks its kernel for a float32 product by the number of rows and sums in another order below 16: with at least
@@ -87,10 +87,10 @@ class SelfAttention(nn.Module):
         qkv: Tensor = self.qkv(self.norm(x))
         return torch.unflatten(qkv, -1, (3, self.heads, -1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, A, D] -> [N, A, D]."""
-        q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A, E]
-        return self.out(attend(q, k, v).flatten(2))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]."""
+        q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A', E]
+        return self.out(attend(q, k, v, bias).flatten(2))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -105,7 +105,7 @@ class CrossAttention(nn.Module):
         self.out = Linear(width, width)
 
     def audio(self, features: Tensor) -> Tensor:
-        """features [N, A, D] -> keys and values [2, N, H, A, E]."""
+        """features [N, A', D] -> keys and values [2, N, H, A', E]."""
         kv: Tensor = self.kv(features)
         return torch.unflatten(kv, -1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
@@ -116,7 +116,7 @@ class CrossAttention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] -> [R, T, H, E], in the number format of q."""
+    """q [R, H, T, E], k and v [R, H, S, E], mask or bias [R, 1, T, S] -> [R, T, H, E], in the number format of q."""
     return F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask).transpose(1, 2).to(q.dtype)
 
 
@@ -128,9 +128,9 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(width, heads)
         self.mlp = Feedforward(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, A, D] -> [N, A, D]."""
-        x = x + self.attention(x)
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]."""
+        x = x + self.attention(x, bias)
         return x + self.mlp(x)  # type: ignore[no-any-return]
 
 
@@ -232,13 +232,21 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(dims.width, dims.heads) for _ in range(dims.encoder_layers))
         self.norm = nn.LayerNorm(dims.width)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """mel [N, bands, 2 A] -> features [N, A, D]; A is 1500 but for the cheap look, which takes what there is."""
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel.transpose(1, 2)))))  # [N, A, D]
-        x = x + self.positions[: x.shape[1]]
+    def forward(self, mel: Tensor, thinned: Thinned | None = None) -> Tensor:
+        """mel [N, bands, 3000] -> features [N, A', D]; A' is 1500, or what is left of `thinned` padding."""
+        if thinned is None:
+            x, bias = self._convolved(mel) + self.positions, None
+        else:
+            places = thinned.places.to(mel.device)
+            x = self._convolved(mel[..., : thinned.frames])[:, places.clamp(max=thinned.heard)] + self.positions[places]
+            bias = thinned.bias(x)
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, bias)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def _convolved(self, mel: Tensor) -> Tensor:
+        """mel [N, bands, T] -> [N, T / 2, D]."""
+        return F.gelu(self.conv2(F.gelu(self.conv1(mel.transpose(1, 2)))))
 
 
 class Decoder(nn.Module):
@@ -256,7 +264,7 @@ class Decoder(nn.Module):
         self.head.weight = self.tokens.weight
 
     def audio(self, features: Tensor) -> Tensor:
-        """features [N, A, D] -> cross keys and values of all layers [L, 2, N, H, A, E]."""
+        """features [N, A', D] -> cross keys and values of all layers [L, 2, N, H, A', E]."""
         found: Tensor | None = None
         for index, layer in enumerate(self.layers):
             kv = layer.cross.audio(features)  # type: ignore[operator, union-attr]

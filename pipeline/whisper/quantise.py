@@ -2,9 +2,9 @@
 
 Weights have a scale a row of the output, activations one a row, taken from the row itself: sums are of integers, so a
 row's result depends neither on its batch mates nor on the order of summation. Activations have outliers beside which
-8 bits lose the rest, so they are two int8 numbers: a coarse one, and what it leaves. Few rows cost the same doubled.
-The codes go into the product moved up by 128: VNNI multiplies unsigned activations only, and for signed ones oneDNN
-falls back to plain loops, thousands of times slower, where there is no AMX.
+8 bits lose the rest. Where that matters and rows are few, which cost the same doubled, they are two int8 numbers: a
+coarse one, and what it leaves. The codes go into the product moved up by 128: VNNI multiplies unsigned activations
+only, and for signed ones oneDNN falls back to plain loops, thousands of times slower, where there is no AMX.
 """
 
 from __future__ import annotations
@@ -19,53 +19,61 @@ ZERO = 128  # the activations' code for zero
 
 
 class Int8Linear(nn.Module):
-    """Made of a linear map; takes and gives floats."""
+    """Made of a linear map; takes and gives floats. `fine`: activations are two numbers."""
 
     packed: Tensor
     scale: Tensor
     offset: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, *, fine: bool = True) -> None:
         super().__init__()
-        weight = linear.weight.float()  # [D', D]
+        self.fine = fine
+        weight = linear.weight.detach().float()  # [D', D]
         scale = weight.abs().amax(1).clamp(min=1e-12) / LARGEST  # [D']
         codes = (weight / scale[:, None]).round().to(torch.int8)
         self.register_buffer("packed", torch.ops.onednn.qlinear_prepack(codes, None))
         self.register_buffer("scale", scale)
         self.register_buffer("offset", torch.zeros(len(scale), dtype=torch.int64))
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.float())
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., D'], in the number format of x."""
         rows = x.reshape(-1, x.shape[-1])
-        step = rows.abs().amax(1, keepdim=True).float().clamp_(min=1e-12).div_(LARGEST)  # [R, 1]
+        largest = torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True))  # quicker than of abs()
+        step = largest.float().clamp_(min=1e-12).div_(LARGEST)  # [R, 1]
         exact = rows / step
-        coarse = exact.round()
-        fine = exact.sub_(coarse).mul_(2 * LARGEST).round_()
-        codes = torch.cat([coarse, fine]).add_(ZERO).to(torch.uint8)  # [2 R, D]
+        codes = _two_parts(exact) if self.fine else exact.round_()  # [R, D], or [2 R, D]
         y = torch.ops.onednn.qlinear_pointwise(
-            codes, 1.0, ZERO, self.packed, self.scale, self.offset, None, 1.0, 0, torch.float32, "none", [], ""
+            codes.add_(ZERO).to(torch.uint8),
+            *(1.0, ZERO, self.packed, self.scale, self.offset, None, 1.0, 0, torch.float32, "none", [], ""),
         )
-        y = torch.add(y[: len(rows)], y[len(rows) :], alpha=1 / (2 * LARGEST)).mul_(step)
-        if self.bias is not None:
-            y += self.bias
+        if self.fine:
+            y = torch.add(y[: len(rows)], y[len(rows) :], alpha=1 / (2 * LARGEST))
+        y = y.mul_(step) if self.bias is None else torch.addcmul(self.bias, y, step, out=y)
         return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+def _two_parts(exact: Tensor) -> Tensor:
+    """Return the coarse codes of [R, D], and behind them those of what they leave: [2 R, D]."""
+    coarse = exact.round()
+    return torch.cat([coarse, exact.sub_(coarse).mul_(2 * LARGEST).round_()])
 
 
 def quantise(model: Whisper) -> Whisper:
     """Give a float32 model int8 weights, in place.
 
-    The decoder reads few rows at a time and is bound by reading its weights: int8 throughout. The encoder and the
-    audio's keys and values are bound by arithmetic, where two parts cost twice as much as one: bfloat16 where the CPU
-    multiplies it in tiles (AMX), float32 elsewhere.
+    The decoder reads few rows at a time and is bound by reading its weights: int8, with fine activations. The encoder
+    and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX), int8
+    with one number an activation elsewhere.
     """
+    tiles = torch.cpu._is_amx_tile_supported()
     for name, module in list(model.named_modules()):
         for child_name, child in list(module.named_children()):
             reads_audio = name.startswith("encoder") or child_name == "kv"
-            if isinstance(child, Linear) and not reads_audio:
-                setattr(module, child_name, Int8Linear(child))
-    if torch.cpu._is_amx_tile_supported():
+            if isinstance(child, Linear) and not (reads_audio and tiles):
+                setattr(module, child_name, Int8Linear(child, fine=not reads_audio))
+    if tiles:
         model.encoder.bfloat16()
         for layer in model.decoder.layers:
             layer.cross.kv.bfloat16()  # type: ignore[union-attr]

@@ -1,7 +1,6 @@
 """The cheap look at passages: encoder and one step of the decoder, for the language and whether somebody speaks.
 
-The encoder takes as much audio as there is, in steps of 5 s and at least 15 s, and not always 30 s: its cost goes with
-that. With fewer silent seconds behind a short stretch the model doubts speech more often, and errs in more languages.
+Padding is thinned, in every number format: what a look costs goes with the audio that is there.
 Knows no text, no windows of decoding and no batch.
 """
 
@@ -20,10 +19,10 @@ from pipeline.whisper import mel as audio
 from pipeline.whisper.device import onto
 from pipeline.whisper.encoding import Encoded, Encoders
 from pipeline.whisper.model import Whisper
+from pipeline.whisper.padding import STRIDE
 from pipeline.whisper.tokens import Tokens
 
-STEP = 5 * audio.FRAMES_PER_SECOND  # frames
-LEAST = 15 * audio.FRAMES_PER_SECOND
+GPU_GRAIN = 30 * STRIDE  # positions, 4.8 s: few kinds of windows, so that batches are full
 AT_ONCE = 32  # passages that are taken before the first is answered
 
 
@@ -33,7 +32,8 @@ class Screener:
     def __init__(self, model: Whisper, tokens: Tokens, device: torch.device, threads: int) -> None:
         self._model, self._device = model, device
         self._codes = tokens.language_codes if tokens.layout.multilingual else ("en",)
-        self._encoders = Encoders(model, tokens.layout, threads)
+        grain = STRIDE if device.type == "cpu" else GPU_GRAIN
+        self._encoders = Encoders(model, tokens.layout, threads, grain=grain)
 
     @torch.inference_mode()
     def screen(self, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
@@ -48,21 +48,21 @@ class Screener:
                     break
                 more = passage is not _END
                 if isinstance(passage, Passage):
-                    waiting.append((passage, [self._encoders.submit(mel) for mel in self._windows(passage)]))
+                    waiting.append((passage, [self._encoders.submit(*window) for window in self._windows(passage)]))
             while self._encoders.waiting:
                 self._encoders.encode_some(self._model.batch)
             if waiting:
                 yield self._look(*waiting.popleft())
             yield None
 
-    def _windows(self, passage: Passage) -> Iterator[Tensor]:
-        """Yield the passage in windows of at most 30 s, each padded to whole steps and LEAST: mel [bands, frames]."""
+    def _windows(self, passage: Passage) -> Iterator[tuple[Tensor, int]]:
+        """Yield the passage in windows: mel [bands, 3000], and how many of its frames are audio."""
         pcm = onto(self._device, torch.from_numpy(passage.pcm.copy()))
         mel = audio.log_mel(pcm, self._model.dims.mel_bands)
         frames = max(1, len(pcm) // audio.HOP)
         for start in range(0, frames, audio.WINDOW_FRAMES):
             here = min(audio.WINDOW_FRAMES, frames - start)
-            yield audio.window(mel, start, here)[:, : max(LEAST, -(-here // STEP) * STEP)]
+            yield audio.window(mel, start, here), here
 
     def _look(self, passage: Passage, windows: list[Future[Encoded]]) -> Look:
         """Pool the windows: the languages of each count as far as somebody seems to speak there."""
