@@ -44,7 +44,8 @@ def test_a_full_window_is_encoded_whole() -> None:
 
 
 @torch.inference_mode()
-def test_padding_that_is_alike_may_be_thinned_without_a_difference() -> None:
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_padding_that_is_alike_may_be_thinned_without_a_difference(dtype: torch.dtype, close: float) -> None:
     torch.manual_seed(1)
     encoder = Encoder(Dims(mel_bands=8, vocabulary=0, width=16, heads=2, encoder_layers=3, decoder_layers=0))
     for parameter in encoder.parameters():
@@ -53,10 +54,11 @@ def test_padding_that_is_alike_may_be_thinned_without_a_difference() -> None:
     thinned = Thinned.behind(frames)
     assert thinned
     encoder.positions[thinned.heard :] = encoder.positions[-1]
-    mel = audio.window(torch.randn(8, frames), 0, frames)[None]
-    torch.testing.assert_close(thinned.spread(encoder(mel, thinned)), encoder(mel), atol=1e-4, rtol=1e-4)
-    encoder.positions[-1] += torch.randn(16)  # one that is not alike
-    assert not torch.allclose(thinned.spread(encoder(mel, thinned)), encoder(mel), atol=1e-2)
+    encoder.to(dtype)
+    mel = audio.window(torch.randn(8, frames), 0, frames)[None].to(dtype)
+    torch.testing.assert_close(thinned.spread(encoder(mel, thinned)), encoder(mel), atol=close, rtol=close)
+    encoder.positions[-1] += 2 * torch.randn(16)  # one that is not alike
+    assert not torch.allclose(thinned.spread(encoder(mel, thinned)), encoder(mel), atol=close, rtol=close)
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
