@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from speech_examples import LANGUAGES, answers, clip, passage
@@ -78,6 +80,32 @@ def heard(engine: WhisperEngine, mel: torch.Tensor, grain: int) -> Encoded:
     future = encoders.submit(mel, 6 * SECOND)
     encoders.encode_some(1)
     return future.result()
+
+
+def test_windows_are_encoded_in_the_order_in_which_they_came(engine: WhisperEngine) -> None:
+    encoders = Encoders(engine.model, engine.tokens.layout, 0, grain=STRIDE)
+    mel = torch.zeros(engine.model.dims.mel_bands, audio.WINDOW_FRAMES)
+    coming = [encoders.submit(mel, seconds * SECOND) for seconds in (20, 5, 20, 5, 20)]
+    for number in range(1, len(coming) + 1):
+        assert encoders.encode_some(1) == 1
+        assert [one.done() for one in coming] == [True] * number + [False] * (len(coming) - number)
+    again = [encoders.submit(mel, seconds * SECOND) for seconds in (5, 20, 5, 20)]
+    assert encoders.encode_some(4) == 2
+    assert [one.done() for one in again] == [True, False, True, False]
+
+
+def test_one_thread_serves_windows_of_all_lengths() -> None:
+    engine = WhisperEngine(WhisperOptions(dtype="int8", threads=1, slots=2))
+    whole = passage("en_switchboard.mp3", "en")
+    lengths = [33, 4, 31, 32, 34, 5]
+    passages = [replace(clip(whole, seconds), recording_id=str(n)) for n, seconds in enumerate(lengths)]
+    answered, idle = set(), 0
+    for answer in engine.transcribe(iter(passages)):
+        idle = 0 if answer else idle + 1
+        assert idle < 2_000, f"stands still; answered: {answered}"  # a window takes at most 224 steps, six times
+        if answer:
+            answered.add(answer.recording_id)
+    assert answered == {str(n) for n in range(len(lengths))}
 
 
 def test_int8_encodes_little_of_a_short_window_and_float32_all(

@@ -77,14 +77,16 @@ class Encoders:
         return len(self._pending)
 
     def encode_some(self, most: int) -> int:
-        """Encode at most so many of what waits, all padded alike, in the caller's thread; return how many those are."""
+        """Encode the oldest of what waits and others that are padded alike, in the caller's thread; return how many.
+
+        The oldest comes first, and the others stay in order: who waits for one window must not starve behind others.
+        """
         _, thinned, _ = self._pending[0]
-        same = [one for one in self._pending if one[1] == thinned]
-        others = [one for one in self._pending if one[1] != thinned]
-        batch, self._pending = same[:most], same[most:] + others
+        batch = [one for one in self._pending if one[1] == thinned][:most]
         encoded = self._in_other_queue(torch.stack([mel for mel, _, _ in batch]), thinned)
         for (_, _, future), one in zip(batch, encoded, strict=True):
             future.set_result(one)
+        self._pending = [one for one in self._pending if not one[2].done()]
         return len(batch)
 
     def _in_other_queue(self, mel: Tensor, thinned: Thinned | None) -> list[Encoded]:
