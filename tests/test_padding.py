@@ -12,7 +12,7 @@ from pipeline.types import SAMPLE_RATE
 from pipeline.whisper import mel as audio
 from pipeline.whisper.encoding import Encoded, Encoders
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.model import Dims, Encoder
+from pipeline.whisper.model import Dims, Encoder, Feed
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.padding import AUDIO_POSITIONS, MARGIN, STRIDE, Thinned
 
@@ -74,6 +74,20 @@ def test_the_real_model_hears_the_same(engine: WhisperEngine, name: str) -> None
     assert (thinned.audio[..., : 3 * SECOND, :] - said).norm() < 0.1 * said.norm()
 
 
+@torch.inference_mode()
+def test_the_first_step_hears_thinned_keys_as_it_hears_all(engine: WhisperEngine) -> None:
+    pcm = passage("fr_standard.m4a", None).pcm[: 6 * SAMPLE_RATE]
+    mel = audio.window(audio.log_mel(torch.from_numpy(pcm), engine.model.dims.mel_bands), 0, 6 * SECOND)
+    thinned = heard(engine, mel, STRIDE)
+    assert thinned.kv.shape[-2] < AUDIO_POSITIONS == thinned.audio.shape[-2]
+    start = torch.tensor([[engine.tokens.layout.sot]])
+    step = Feed(start, torch.zeros_like(start), engine.model.new_cache(1, 1), thinned.audio[:, :, None], reach=1)
+    logits = engine.model.decoder.logits(engine.model.decoder([step])[0][:, 0])[0]
+    first = engine.tokens.layout.first_language
+    languages = logits[first : first + len(thinned.languages)].softmax(0)
+    torch.testing.assert_close(torch.tensor(thinned.languages), languages, atol=1e-5, rtol=1e-4)
+
+
 def heard(engine: WhisperEngine, mel: torch.Tensor, grain: int) -> Encoded:
     """Return a window of 6 s, encoded."""
     encoders = Encoders(engine.model, engine.tokens.layout, 0, grain=grain)
@@ -125,6 +139,7 @@ def test_int8_encodes_little_of_a_short_window_and_float32_all(
     assert set(seen) == {AUDIO_POSITIONS}
     seen.clear()
     quick = answers(WhisperEngine(WhisperOptions(dtype="int8")), short)
-    assert max(seen[1:]) < AUDIO_POSITIONS / 3  # the first is the silence that texts are weighed against
+    seen.remove(AUDIO_POSITIONS)  # the silence that texts are weighed against
+    assert max(seen) < AUDIO_POSITIONS / 3
     texts = [[s.text for s in found[short.recording_id].segments] for found in (exact, quick)]
     assert texts[0] == texts[1]

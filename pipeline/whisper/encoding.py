@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,9 +26,15 @@ NOTHING = Arriving(torch.empty(0, 0))
 class Encoded:
     """One window's audio."""
 
-    audio: Tensor  # cross keys and values [L, 2, H, A, E]
+    kv: Tensor  # cross keys and values [L, 2, H, A', E]
+    thinned: Thinned | None  # how its padding is
     scores: Arriving  # of its batch: [N, 1 + languages]
     row: int  # its own in them
+
+    @cached_property
+    def audio(self) -> Tensor:
+        """Cross keys and values of all positions, [L, 2, H, A, E]: what texts are decoded with. A look needs none."""
+        return self.thinned.spread(self.kv) if self.thinned else self.kv
 
     @property
     def there(self) -> bool:
@@ -98,7 +105,7 @@ class Encoders:
         mel.record_stream(self._stream)
         with torch.cuda.stream(self._stream):
             encoded = self.encode(mel, thinned)
-        encoded[0].audio.record_stream(callers)  # a view: of all of them
+        encoded[0].kv.record_stream(callers)  # a view: of all of them
         return encoded
 
     def forget(self) -> None:
@@ -109,16 +116,16 @@ class Encoders:
     def encode(self, mel: Tensor, thinned: Thinned | None = None) -> list[Encoded]:
         """Encode windows [N, bands, 3000], all padded alike, and let the decoder take its first step on them."""
         kv = self.model.decoder.audio(self.model.encoder(mel.to(self.model.dtype), thinned))  # [L, 2, N, H, A', E]
-        kv = thinned.spread(kv) if thinned else kv  # [L, 2, N, H, A, E]
         layout = self.layout
         sot = torch.full((len(mel), 1), layout.sot, device=mel.device)
         cache = self.model.new_cache(len(mel), 1)
-        (hidden,) = self.model.decoder([Feed(sot, torch.zeros_like(sot), cache, kv, reach=1)])
+        bias = thinned.bias(kv) if thinned else None
+        (hidden,) = self.model.decoder([Feed(sot, torch.zeros_like(sot), cache, kv, reach=1, bias=bias)])
         logits = self.model.decoder.logits(hidden[:, 0])  # [N, vocabulary]
         speech = 1 - logits.softmax(1)[:, layout.no_speech, None]
         languages = logits[:, layout.first_language : layout.first_language + layout.languages].softmax(1)
         scores = Arriving(torch.cat([speech, languages if layout.multilingual else torch.ones_like(speech)], 1))
-        return [Encoded(audio, scores, row) for row, audio in enumerate(kv.unbind(2))]
+        return [Encoded(one, thinned, scores, row) for row, one in enumerate(kv.unbind(2))]
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream:
@@ -128,5 +135,5 @@ def _new_stream(device: torch.device) -> torch.cuda.Stream:
 def kept(audio: Tensor) -> Future[Encoded]:
     """Return the encoding of a window that has been decoded before, and whose language is settled."""
     future: Future[Encoded] = Future()
-    future.set_result(Encoded(audio, NOTHING, 0))
+    future.set_result(Encoded(audio, None, NOTHING, 0))
     return future

@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from pipeline.types import SAMPLE_RATE, Look, Passage, Transcript
 from pipeline.whisper import mel as audio
@@ -69,7 +71,6 @@ class WhisperEngine:
         # int8 is the quick format, float32 the exact one. On a GPU windows are encoded in batches, all of one shape.
         self.encoders = Encoders(self.model, self.tokens.layout, encoding, grain=STRIDE if dtype == "int8" else 0)
         self.cores = threads
-        self.silence = silence(self.model)
         self.prepare(options)
 
     def prepare(self, options: WhisperOptions) -> None:
@@ -86,6 +87,11 @@ class WhisperEngine:
         gpu = self.device.type == "cuda"
         self.lane_ratio = 8 if gpu else 4  # slots of the first lane to one of the second
         self.slots = options.slots or (self._fitting() if gpu else CPU_SLOTS)
+
+    @cached_property
+    def silence(self) -> Tensor:
+        """What texts are weighed against: computed when the first is."""
+        return silence(self.model)
 
     @torch.inference_mode()
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:

@@ -116,7 +116,7 @@ class CrossAttention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """q [R, H, T, E], k and v [R, H, S, E], mask or bias [R, 1, T, S] -> [R, T, H, E], in the number format of q."""
+    """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] or bias [1, 1, 1, S] -> [R, T, H, E], as q in format."""
     return F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask).transpose(1, 2).to(q.dtype)
 
 
@@ -141,9 +141,10 @@ class Feed:
     tokens: Tensor  # int64 [R, T]
     positions: Tensor  # int64 [R, T]
     cache: Tensor  # keys and values of the text [L, 2, R, H, S, E]: of the earlier tokens; takes those of these
-    audio: Tensor  # keys and values of the audio [L, 2, N, H, A, E]; R / N candidates of a window share them
+    audio: Tensor  # keys and values of the audio [L, 2, N, H, A or A', E]; R / N candidates of a window share them
     reach: int  # cached positions that cover those of all rows
     queries: list[Tensor] | None = None  # takes the queries to the audio, [N, H, T R / N, E] a layer
+    bias: Tensor | None = None  # of the audio's keys [1, 1, 1, A']: where padding is thinned
 
     def mask(self) -> Tensor:
         """Return which cached positions a token sees, its own and the earlier ones: bool [R, 1, T, S']."""
@@ -168,7 +169,7 @@ class Feed:
         q = torch.unflatten(q, 0, (k.shape[0], -1)).transpose(1, 2)  # [N, H, T R / N, E]
         if self.queries is not None:
             self.queries.append(q)
-        return attend(q, k, v).flatten(2).flatten(0, 1)
+        return attend(q, k, v, self.bias).flatten(2).flatten(0, 1)
 
 
 class DecoderLayer(nn.Module):
