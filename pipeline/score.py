@@ -14,7 +14,7 @@ from pipeline import hallucination, omissions, phrases, signs, speakers, text_la
 from pipeline.cover import Cover
 from pipeline.phrases import Phrases
 from pipeline.speakers import SpeakerOptions, Turns
-from pipeline.types import Finished, Guess, Omission, Outcome, Segment, Span, Speaker, Transcript, setting
+from pipeline.types import SAMPLE_RATE, Finished, Guess, Omission, Outcome, Segment, Span, Speaker, Transcript, setting
 
 # Each flag with what it says of the segment.
 FLAGS: dict[str, str] = {
@@ -57,13 +57,15 @@ def _weighed(segment: Segment, speech: Cover, known: Phrases) -> Segment:
     stretch = Span(segment.start, segment.end)
     reads = text_language.read(segment.text)
     length, period = signs.repetition(segment.text)
+    heard = speech.samples(stretch)
     told = replace(
         segment,
         speech_ratio=speech.share(stretch),
         text_language=None if reads is None else reads.language,
         text_language_probability=None if reads is None else reads.probability,
         phrase_weight=known.weight(segment.text),
-        characters_per_second=signs.characters_per_second(segment.text, speech.samples(stretch)),
+        characters_per_second=signs.characters_per_second(segment.text, heard),
+        tokens_per_second=segment.tokens / (heard / SAMPLE_RATE) if heard and segment.tokens else None,
         repetition=length,
         repetition_period=period,
         variety=signs.variety(segment.text),

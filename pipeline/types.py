@@ -157,11 +157,14 @@ class Segment:
     no_speech_prob: float
     temperature: float
     attempts: tuple[Attempt, ...]
+    tokens: int = 0  # of its text
     evidence: float | None = None  # nats: log p(text | audio) - log p(text | silence), over its text tokens
     evidence_per_token: float | None = None  # nats
     text_logprob: float | None = None  # nats, mean of its own text tokens given the audio, without context
+    unlikely_share: float | None = None  # share of those tokens that have less than an even chance
     speech_ratio: float | None = None  # share of the segment under detected speech
     characters_per_second: float | None = None  # letters and digits a second of that speech
+    tokens_per_second: float | None = None  # text tokens, likewise
     repetition: int = 0  # letters in the longest stretch of the text that repeats itself
     repetition_period: int = 0  # letters until it comes again
     variety: float | None = None  # share of the text's n-grams that are no repetitions

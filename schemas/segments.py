@@ -60,6 +60,7 @@ SEGMENTS = pa.schema(
             "Every decoding of the window, in order; temperature tells which one stands.",
             nullable=False,
         ),
+        column("tokens", pa.int32(), "Text tokens of the segment."),
         column(
             "evidence", pa.float64(), "Log-likelihood ratio of the text given the audio against given silence.", "nats"
         ),
@@ -70,6 +71,7 @@ SEGMENTS = pa.schema(
             "Mean log-probability of the segment's own text tokens, given the audio and no text before it.",
             "nats",
         ),
+        column("unlikely_share", pa.float64(), "Share of those tokens that have less than an even chance, likewise."),
         column(
             "phrase_weight",
             pa.float64(),
@@ -82,6 +84,7 @@ SEGMENTS = pa.schema(
             "Letters and digits a second of the detected speech under the segment. Null without speech.",
             "1/s",
         ),
+        column("tokens_per_second", pa.float64(), "Text tokens a second of that speech. Null without speech.", "1/s"),
         column(
             "repetition",
             pa.int32(),

@@ -122,7 +122,7 @@ def test_segments_have_the_evidence_of_their_text_tokens(
 
     def noted(*arguments: object) -> list[Weighed]:
         found = weigh(*arguments)  # type: ignore[arg-type]
-        sums.extend((float((heard - quiet).sum()), len(heard)) for heard, quiet in map(logprobs, found))
+        sums.extend((heard, quiet) for heard, quiet in map(logprobs, found))
         return found
 
     monkeypatch.setattr("pipeline.whisper.engine.weigh", noted)
@@ -130,15 +130,22 @@ def test_segments_have_the_evidence_of_their_text_tokens(
     found = answers(with_options(engine, WhisperOptions(context="none", timestamps=False, dtype="float32")), one)
     segments = found[one.recording_id].segments
     assert len(segments) == len(sums)  # without timestamps a window is a segment
-    for segment, (nats, count) in zip(segments, sums, strict=True):
+    for segment, (heard, quiet) in zip(segments, sums, strict=True):
+        nats = float((heard - quiet).sum())
+        assert segment.tokens == len(heard)
         assert segment.evidence == pytest.approx(nats, rel=1e-4)
-        assert segment.evidence_per_token == pytest.approx(nats / count, rel=1e-4)
+        assert segment.evidence_per_token == pytest.approx(nats / len(heard), rel=1e-4)
+        assert segment.text_logprob == pytest.approx(float(heard.mean()), rel=1e-4)
+        assert segment.unlikely_share == pytest.approx(float((heard.exp() < 0.5).float().mean()))
 
 
 def test_sums_are_of_what_each_token_weighs() -> None:
     found = sums([Weight(-1.0, -5.0), Weight(-2.0, -2.5), Weight(-3.0, -3.0)])
     assert found is not None
-    assert (found.evidence, found.per_token, found.logprob) == (4.5, 1.5, -2.0)
+    assert (found.evidence, found.per_token, found.logprob, found.unlikely) == (4.5, 1.5, -2.0, 1.0)
+    surer = sums([Weight(-0.6, -5.0), Weight(-0.8, -0.1)])
+    assert surer is not None
+    assert surer.unlikely == 0.5
     assert sums([]) is None
 
 

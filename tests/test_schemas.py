@@ -75,6 +75,7 @@ QUANTITIES = {
     "loudness_lufs": "LUFS",
     "text_logprob": "nats",
     "characters_per_second": "1/s",
+    "tokens_per_second": "1/s",
 }
 
 

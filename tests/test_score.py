@@ -16,6 +16,7 @@ DEFAULT = ScoreOptions()
 MARKS = {
     "speech_ratio",
     "characters_per_second",
+    "tokens_per_second",
     "repetition",
     "repetition_period",
     "variety",
@@ -124,10 +125,13 @@ def test_the_operating_point_of_inventions_is_an_option() -> None:
 
 
 def test_text_and_times_are_counted() -> None:
-    said = replace(GOOD, text="Bye. Bye. Bye.", end=2 * SAMPLE_RATE)
+    said = replace(GOOD, text="Bye. Bye. Bye.", tokens=6, end=2 * SAMPLE_RATE)
     (marked,) = mark(transcript(said, speech=(Span(0, SAMPLE_RATE),)), DEFAULT).segments
     assert (marked.characters_per_second, marked.repetition, marked.repetition_period) == (9.0, 9, 3)
     assert marked.variety == 0.5
+    assert marked.tokens_per_second == 6.0
+    (unheard,) = mark(transcript(said), DEFAULT).segments
+    assert unheard.characters_per_second is unheard.tokens_per_second is None
 
 
 def test_an_engine_without_attempts_has_no_fallback_to_exhaust() -> None:

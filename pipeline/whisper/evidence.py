@@ -21,6 +21,7 @@ from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, togethe
 
 # Tokens whose logits are made at a time. 32 fit a CPU's cache, 7 MB of float32; a GPU wants few and large kernels.
 CPU_ROWS, GPU_ROWS = 32, 2048
+EVEN_CHANCE = math.log(0.5)
 
 
 class Weight(NamedTuple):
@@ -37,6 +38,7 @@ class Sums:
     evidence: float
     per_token: float
     logprob: float  # a token, with the audio
+    unlikely: float  # share of the tokens that have less than an even chance with it
 
 
 def sums(weights: Sequence[Weight]) -> Sums | None:
@@ -44,7 +46,8 @@ def sums(weights: Sequence[Weight]) -> Sums | None:
     if not weights:
         return None
     evidence, count = sum(one.heard - one.quiet for one in weights), len(weights)
-    return Sums(evidence, evidence / count, sum(one.heard for one in weights) / count)
+    unlikely = sum(one.heard < EVEN_CHANCE for one in weights)
+    return Sums(evidence, evidence / count, sum(one.heard for one in weights) / count, unlikely / count)
 
 
 @dataclass(frozen=True)

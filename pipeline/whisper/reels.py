@@ -155,11 +155,11 @@ class Window:
         for piece, bound, mine in zip(done.pieces, bounds, words, strict=True):
             weighed = sums(weights[at : (at := at + bound.tokens)])
             text = tokens.decode(list(piece.tokens)).strip()
-            start, end = self._sample(bound.start), self._sample(bound.end)
+            span = Span(self._sample(bound.start), self._sample(bound.end))
             # What starts in the padding behind the audio was not said: as empty as a segment without length.
-            if text and start != end:
+            if text and span.start != span.end:
                 reel.context += piece.tokens if keeps_context else ()
-                reel.segments.append(self._segment(start, end, text, self.chosen, weighed, mine, options))
+                reel.segments.append(self._segment(span, text, bound.tokens, self.chosen, weighed, mine, options))
         reel.seek = self.start + done.advance
         last = max((word.end for mine in words for word in mine), default=0.0)
         if last:
@@ -178,17 +178,17 @@ class Window:
 
     def _segment(
         self,
-        start: int,
-        end: int,
+        span: Span,
         text: str,
+        count: int,
         chosen: Try,
         weighed: Sums | None,
         words: list[Timing],
         options: WhisperOptions,
     ) -> Segment:
         return Segment(
-            start=start,
-            end=end,
+            start=span.start,
+            end=span.end,
             text=text,
             language=self.language,
             language_probability=self.language_probability,
@@ -198,9 +198,11 @@ class Window:
             no_speech_prob=chosen.no_speech_prob,
             temperature=chosen.scores.temperature,
             attempts=tuple(one.scores for one in self.tries),
+            tokens=count,
             evidence=weighed.evidence if weighed else None,
             evidence_per_token=weighed.per_token if weighed else None,
             text_logprob=weighed.logprob if weighed else None,
+            unlikely_share=weighed.unlikely if weighed else None,
             languages=self.languages,
             words=tuple(
                 Word(
