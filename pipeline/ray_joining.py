@@ -1,4 +1,4 @@
-"""What this process needs while it joins Ray, or starts it: that somebody answers, quiet, and SIGTERM as it was."""
+"""What this process needs while it joins or starts Ray: a line where that fails, quiet, and SIGTERM as it was."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from pipeline.errors import UserError
 
+_ELSEWHERE = "leave --address out to run here"
+
 
 def reach(address: str) -> None:
     """UserError when nobody listens at HOST:PORT (`ray://` or not): Ray itself would go on trying for minutes."""
@@ -21,7 +23,23 @@ def reach(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
-        raise UserError(f"no Ray cluster answers at {address}: {error}", "leave --address out to run here") from error
+        raise UserError(f"no Ray cluster answers at {address}: {error}", _ELSEWHERE) from error
+
+
+@contextmanager
+def failures_told(address: str) -> Iterator[None]:
+    """Make a UserError of what Ray raises when it cannot join or start: for a start plain Exceptions, too."""
+    try:
+        yield
+    except Exception as error:
+        if not address:
+            hint = (
+                "try again on a less busy machine, or with another --object-store-gb; --runner local does without Ray"
+            )
+            raise UserError(f"Ray does not start here: {error}", hint) from error
+        if isinstance(error, (ConnectionError, ValueError)):
+            raise UserError(f"no Ray cluster answers at {address}: {error}", _ELSEWHERE) from error
+        raise
 
 
 @contextmanager

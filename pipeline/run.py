@@ -28,7 +28,7 @@ from pipeline.attempts import DEATHS, KILLED, Roll, Worker, tell
 from pipeline.deaths import Deaths
 from pipeline.errors import BulkscribeError, UserError
 from pipeline.processes import started
-from pipeline.ray_joining import reach, same_sigterm, silent_stderr
+from pipeline.ray_joining import failures_told, reach, same_sigterm, silent_stderr
 from pipeline.ray_options import RayOptions
 from pipeline.readers import Reader, Work, received, sent
 from pipeline.readings import Reading, Row
@@ -171,17 +171,10 @@ class RayRunner:
         }
         address = self._options.address
         reach(address)
-        with silent_stderr(), same_sigterm():
+        with silent_stderr(), same_sigterm(), failures_told(address):
             import ray.data
 
-            try:
-                ray.init(
-                    address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here)
-                )
-            except (ConnectionError, ValueError) as error:
-                raise UserError(
-                    f"no Ray cluster answers at {address}: {error}", "leave --address out to run here"
-                ) from error
+            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
         self._joined = True
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -165,6 +167,19 @@ def test_cluster_that_does_not_answer_is_one_line() -> None:
     runner = RayRunner(RayOptions(address="127.0.0.1:1"))
     with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         runner.gpus()
+
+
+def test_ray_that_does_not_start_here_is_one_line(tmp_path: Path) -> None:
+    # In a process of its own: what Ray has started by then ends with it.
+    line = ["transcribe", EXAMPLES / "silence.wav", "--out", tmp_path, "--model", "fake", "--object-store-gb", "0.01"]
+    ran = subprocess.run([sys.executable, "-m", "jobs", *map(str, line)], capture_output=True, text=True)
+    assert ran.returncode == 2
+    error, hint = ran.stderr.splitlines()[-2:]
+    assert error.startswith("error: Ray does not start here: ")
+    assert "object store memory" in error
+    assert hint.startswith("hint: ")
+    assert "--runner local" in hint
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize(("text", "pool"), [("1:4", (1, 4)), ("3", (3, 3))])
