@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline.whisper import precision
 from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.model import attend
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
 
@@ -56,6 +57,39 @@ def test_int8_rows_are_the_same_in_any_company(rows: int, *, fine: bool) -> None
     linear = Int8Linear(nn.Linear(64, 48), fine=fine)
     x = torch.randn(50, 64)
     assert torch.equal(linear(x[:rows]), linear(x)[:rows])
+
+
+KEYS = 200
+
+
+@pytest.mark.parametrize("kind", ["none", "mask", "bias"])
+def test_one_query_of_bfloat16_keys_attends_like_many(kind: str) -> None:
+    torch.manual_seed(4)
+    q, k, v = torch.randn(3, 2, 5, 64), torch.randn(3, 2, KEYS, 64), torch.randn(3, 2, KEYS, 64)
+    masks = {"none": None, "mask": torch.rand(3, 1, 1, KEYS) < 0.5, "bias": 3 * torch.randn(1, 1, 1, KEYS)}
+    mask = masks[kind]
+    exact = attend(q, k, v, mask)
+    for at in range(q.shape[2]):
+        one = attend(q[:, :, at : at + 1], k.bfloat16(), v.bfloat16(), mask)
+        assert one.dtype == q.dtype
+        torch.testing.assert_close(one, exact[:, at : at + 1], atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_one_query_of_bfloat16_keys_is_the_same_in_any_company(rows: int) -> None:
+    q, k, v = (
+        torch.randn(20, 8, 1, 64),
+        torch.randn(20, 8, 1500, 64).bfloat16(),
+        torch.randn(20, 8, 1500, 64).bfloat16(),
+    )
+    assert torch.equal(attend(q[:rows], k[:rows], v[:rows]), attend(q, k, v)[:rows])
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU")
+def test_what_int8_hears_is_kept_in_bfloat16(engine: WhisperEngine) -> None:
+    assert engine.silence.dtype == engine.model.new_audio(1).dtype == torch.bfloat16
+    room = engine.model.new_audio(3)
+    assert engine.model.bytes_of_audio == room.nbytes // 3
 
 
 def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:

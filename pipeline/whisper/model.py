@@ -117,7 +117,18 @@ class CrossAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] or bias [1, 1, 1, S] -> [R, T, H, E], as q in format."""
+    if q.shape[2] == 1 and k.dtype == torch.bfloat16 and k.device.type == "cpu":
+        return _attend_once(q, k, v, mask)
     return F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask).transpose(1, 2).to(q.dtype)
+
+
+def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """See `attend`, T = 1. Plain products: torch's kernel for bfloat16 on a CPU takes some times as long."""
+    scores = ((q * q.shape[-1] ** -0.5).to(k.dtype) @ k.transpose(2, 3)).float()  # [R, H, 1, S]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    heard: Tensor = scores.softmax(3).to(v.dtype) @ v  # [R, H, 1, E]
+    return heard.transpose(1, 2).to(q.dtype)
 
 
 class EncoderLayer(nn.Module):
@@ -253,6 +264,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Token and position embeddings, layers, norm; the logits are the products with the token embeddings."""
 
+    # Number format of the audio's keys and values, of which a step reads more than of all weights; None: as computed.
+    audio_dtype: torch.dtype | None = None
+
     def __init__(self, dims: Dims) -> None:
         super().__init__()
         # Empty: to fill it with random numbers, as it is made, loads torch's compiler, two seconds in each process.
@@ -269,7 +283,7 @@ class Decoder(nn.Module):
         found: Tensor | None = None
         for index, layer in enumerate(self.layers):
             kv = layer.cross.audio(features)  # type: ignore[operator, union-attr]
-            found = kv.new_empty(len(self.layers), *kv.shape) if found is None else found
+            found = kv.new_empty(len(self.layers), *kv.shape, dtype=self.audio_dtype) if found is None else found
             found[index] = kv  # one by one: all layers' at once would take twice the memory
         assert found is not None
         return found
@@ -304,8 +318,13 @@ class Whisper(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the encoder, and of the keys and values of both attentions."""
+        """Number format of the encoder, and of the keys and values of the text."""
         return self.encoder.positions.dtype
+
+    @property
+    def audio_dtype(self) -> torch.dtype:
+        """Number format of the keys and values of the audio."""
+        return self.decoder.audio_dtype or self.dtype
 
     @property
     def batch(self) -> int:
@@ -315,7 +334,7 @@ class Whisper(nn.Module):
     @property
     def bytes_of_audio(self) -> int:
         """The size of a window's cross keys and values."""
-        return self.dims.decoder_layers * 2 * AUDIO_POSITIONS * self.dims.width * self.dtype.itemsize
+        return self.dims.decoder_layers * 2 * AUDIO_POSITIONS * self.dims.width * self.audio_dtype.itemsize
 
     @property
     def bytes_of_cache(self) -> int:
@@ -326,7 +345,7 @@ class Whisper(nn.Module):
         """Return room for the cross keys and values of `windows` windows: zeros [L, 2, N, H, A, E]."""
         dims = self.dims
         shape = (dims.decoder_layers, 2, windows, dims.heads, AUDIO_POSITIONS, dims.width // dims.heads)
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return torch.zeros(shape, dtype=self.audio_dtype, device=self.device)
 
     def new_cache(self, rows: int, positions: int = TEXT_POSITIONS) -> Tensor:
         """Return an empty cache for `rows` rows: zeros [L, 2, R, H, S, E]."""
