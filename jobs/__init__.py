@@ -66,6 +66,9 @@ class LazyGroup(click.Group):
 
             lines = [f"error: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
             _end(2, *map(redacted, lines))
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else ctx.command_path
+            _end(2, f"error: {error.format_message()}", f"hint: {where} --help shows what there is, and an example")
         except KeyboardInterrupt:
             _end(130, "interrupted")
 

@@ -127,10 +127,6 @@ def _check(choice: Choice, formats: Sequence[str], told: CardOptions) -> None:
         raise UserError("--format names no format", f"one of {', '.join(FORMATS)}")
     if not 8_000 <= example.rate <= 48_000:
         raise UserError(f"--rate {example.rate} is no rate for speech", "8000 to 48000; Whisper listens to 16000")
-    if not (0 <= example.no_speech <= 1 and 0 <= example.prompts <= 1):
-        raise UserError("--no-speech and --prompts are shares", "for example --no-speech 0.1")
-    if judge.max_copies < 1 or judge.max_wer < 0:
-        raise UserError("--max-copies and --max-wer must be positive", "leave them out for the defaults")
     told.check()
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 
 from jobs import logs
 from pipeline.deaths import Deaths
@@ -13,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.ray_options import RayOptions
 from pipeline.readers import Readers, Threads
 from pipeline.run import RayReaders
-from pipeline.types import setting
+from pipeline.types import NOT_NEGATIVE, setting
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,15 @@ class DatasetOptions:
     """The card's licence, the size of shards, and where how many recordings are read at once."""
 
     license: str = setting("unknown", "Licence of the recordings, for the card, such as cc-by-4.0.", rows=False)
-    shard_mb: float = setting(256.0, "Size of a shard of audio.", "MB", rows=False)
-    workers: int = setting(0, "Recordings read at the same time; 0: one for each CPU.", rows=False)
+    shard_mb: float = setting(256.0, "Size of a shard of audio.", "MB", rows=False, within=(0.001, inf))
+    workers: int = setting(0, "Recordings read at the same time; 0: one for each CPU.", rows=False, within=NOT_NEGATIVE)
     address: str = setting("", "Ray cluster whose CPUs read the recordings; empty reads them here.", rows=False)
     decode_on: str = setting(
         "", "Read only on machines of the cluster with this Ray label, NAME=VALUE, such as role=cpu.", rows=False
     )
 
     def check(self) -> None:
-        """Raise UserError where the numbers make no sense."""
-        if self.shard_mb <= 0 or self.workers < 0:
-            raise UserError("--shard-mb and --workers must be positive", "leave them out for the defaults")
+        """Raise UserError where they contradict each other."""
         if self.ray.decode_labels and not self.address:
             raise UserError("--decode-on chooses machines of a cluster", "add --address HOST:PORT")
 

@@ -30,7 +30,7 @@ from pipeline.evaluation import (
 from pipeline.references import Reference, read_references
 from pipeline.resampling import ResampleOptions
 from pipeline.text import TextOptions
-from pipeline.types import setting
+from pipeline.types import NOT_NEGATIVE, setting
 
 DIGITS = 6  # of rates in the JSON line
 
@@ -44,7 +44,9 @@ class ReportOptions:
         "Also by these columns: source (the folder, where no column is called so), language, duration, or any column of"
         " the references, the manifest or the recordings table; numbers are cut into quarters.",
     )
-    worst: int = setting(5, "Worst recordings, or with --against biggest changes both ways, to show side by side.")
+    worst: int = setting(
+        5, "Worst recordings, or with --against biggest changes both ways, to show side by side.", within=NOT_NEGATIVE
+    )
     out: str | None = setting(
         None, "Write a row a recording, with counts and texts, to this .parquet, .csv, .json or .jsonl."
     )

@@ -39,7 +39,7 @@ from pipeline.recordings import Recordings
 from pipeline.sources import resolve
 from pipeline.speech import SpeechOptions
 from pipeline.stages import Plan
-from pipeline.types import setting
+from pipeline.types import SHARE, setting
 from pipeline.whisper.options import WhisperOptions
 
 EARS = ("model", "device", "dtype", "threads")  # what of the engine's options a cheap look needs
@@ -50,7 +50,9 @@ class ManifestOptions:
     """What is written of the kept recordings."""
 
     sure_language: float = setting(
-        0.9, "Name a recording's language in kept.jsonl, so that it is not detected again, from this probability on."
+        0.9,
+        "Name a recording's language in kept.jsonl, so that it is not detected again, from this probability on.",
+        within=SHARE,
     )
 
 
@@ -183,10 +185,9 @@ def _config_of(out: str) -> tuple[dict[str, Any], str]:
 
 
 def _plan(whisper: WhisperOptions, ray: RayOptions, where: Machines, values: dict[str, Any]) -> Plan:
-    look = collect(LookOptions, values)
-    if min(look.looks, look.listen) < 1 or look.look_s < 1:
-        raise UserError("--looks, --look-s and --listen are at least 1", "leave them out for the defaults")
-    looking = LookingOptions(look, collect(DecodeOptions, values), collect(SpeechOptions, values))
+    looking = LookingOptions(
+        collect(LookOptions, values), collect(DecodeOptions, values), collect(SpeechOptions, values)
+    )
     on_gpu = float(whisper.device.startswith("cuda") and where.gpus > 0)
     return (
         look_stage(looking, ray.decode_labels),

@@ -11,11 +11,13 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
+from math import isinf
 from typing import Any, TypeVar
 
 import click
 
 from pipeline import storage
+from pipeline.types import ANY, Bounds
 
 Options = TypeVar("Options")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -32,16 +34,19 @@ PREFIXES = {
 class CommaList(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
     """A tuple of values of one type, written with commas."""
 
-    def __init__(self, item: click.ParamType[Any]) -> None:
-        """`item` is the type of one value."""
-        self.item = item
-        self.name = f"{item.name},..."
+    def __init__(self, item: click.ParamType[Any], *, empty: bool = True) -> None:
+        """`item` is the type of one value; `empty` says that there may be none."""
+        self.item, self.empty = item, empty
+        self.name = f"{_called(item)},..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """Return the tuple; click's error for an item that is not of the type."""
         if isinstance(value, tuple):
             return value
-        return tuple(self.item.convert(part.strip(), param, ctx) for part in str(value).split(",") if part.strip())
+        parts = [part.strip() for part in str(value).split(",") if part.strip()]
+        if not parts and not self.empty:
+            self.fail("it names nothing", param, ctx)
+        return tuple(self.item.convert(part, param, ctx) for part in parts)
 
 
 def settings(kind: type[Any], only: Collection[str] | None = None) -> Callable[[Command], Command]:
@@ -112,15 +117,18 @@ def _attach(command: Callable[..., Any], option: click.Option) -> None:
 def _option(field: dataclasses.Field[Any], hint: Any, key: str) -> click.Option:
     name = "--" + key.replace("_", "-")
     flag = hint is bool
+    kind = click.BOOL if flag else _type(hint, field.metadata["choices"], field.metadata["within"])
+    ranged = isinstance(kind, (click.IntRange, click.FloatRange))
     return click.Option(
         [f"{name}/--no-{name[2:]}" if flag else name, key],
-        type=bool if flag else _type(hint, field.metadata["choices"]),
+        type=kind,
+        metavar=_called(kind).upper() if ranged else None,
         default=field.default,
         help=_help(field),
     )
 
 
-def _type(hint: Any, choices: tuple[str, ...]) -> click.ParamType[Any]:
+def _type(hint: Any, choices: tuple[str, ...], within: Bounds) -> click.ParamType[Any]:
     """Return the click type of a field's annotation; TypeError for one that has none."""
     if isinstance(hint, types.UnionType):  # T | None
         (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
@@ -129,11 +137,21 @@ def _type(hint: Any, choices: tuple[str, ...]) -> click.ParamType[Any]:
     if typing.get_origin(hint) is tuple:
         item, rest = typing.get_args(hint)
         if rest is Ellipsis:
-            return CommaList(_type(item, ()))
-    simple: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
-    if hint not in simple:
+            return CommaList(_type(item, (), within), empty=within == ANY)
+    if hint is str:
+        return click.STRING
+    if hint not in (int, float):
         raise TypeError(f"no command-line option can be made from a field of type {hint}")
-    return simple[hint]
+    if within == ANY:
+        return click.INT if hint is int else click.FLOAT
+    # Whole bounds are shown as such.
+    least, most = (None if isinf(bound) else int(bound) if float(bound).is_integer() else bound for bound in within)
+    return click.IntRange(least, most) if hint is int else click.FloatRange(least, most)  # type: ignore[arg-type]
+
+
+def _called(kind: click.ParamType[Any]) -> str:
+    """Return the name of a type of values; bounds are told behind the help."""
+    return str(kind.name).removesuffix(" range")
 
 
 def _help(field: dataclasses.Field[Any]) -> str:

@@ -34,7 +34,7 @@ from pipeline.sources import resolve
 from pipeline.speakers import SpeakerOptions
 from pipeline.speech import SpeechOptions
 from pipeline.trial import measure, measure_again
-from pipeline.types import Finished, setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, Finished, setting
 from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
@@ -44,11 +44,17 @@ class PlanOptions:
     """How much is looked at, and for whom the sum is made."""
 
     language: str | None = setting(None, "Code of the language of all recordings; by default it is detected.")
-    probe: int = setting(400, "Recordings, drawn by chance, whose headers are read.")
-    measure: int = setting(8, "Of these, recordings that are transcribed for real, to see how fast it goes.")
-    measure_max_s: float = setting(120.0, "Most that is transcribed of each of them, from its start.", "s")
-    actors: tuple[int, ...] = setting((1, 4, 16), "Numbers of actors to tell the wall time for.")
-    price_per_hour: float | None = setting(None, "What a machine with one actor costs an hour, in any currency.")
+    probe: int = setting(400, "Recordings, drawn by chance, whose headers are read.", within=AT_LEAST_ONE)
+    measure: int = setting(
+        8, "Of these, recordings that are transcribed for real, to see how fast it goes.", within=AT_LEAST_ONE
+    )
+    measure_max_s: float = setting(
+        120.0, "Most that is transcribed of each of them, from its start.", "s", within=AT_LEAST_ONE
+    )
+    actors: tuple[int, ...] = setting((1, 4, 16), "Numbers of actors to tell the wall time for.", within=AT_LEAST_ONE)
+    price_per_hour: float | None = setting(
+        None, "What a machine with one actor costs an hour, in any currency.", within=NOT_NEGATIVE
+    )
 
 
 @click.command(epilog="Example:  bulkscribe plan 's3://archive/radio/*.mp3' --model large-v3 --price-per-hour 2.5")

@@ -32,7 +32,7 @@ from pipeline.readings import AudioOptions, ClipReader, Reading, Row
 from pipeline.recordings import Recordings
 from pipeline.shards import Dataset
 from pipeline.transcripts import recordings, transcripts
-from pipeline.types import setting
+from pipeline.types import NOT_NEGATIVE, setting
 
 LOG_EVERY_S = 30.0  # without a terminal
 
@@ -41,7 +41,9 @@ LOG_EVERY_S = 30.0  # without a terminal
 class LengthOptions:
     """How long clips are."""
 
-    min_s: float | None = setting(None, "Shortest clip; by default the preset's: 3 (asr, lid) or 2 (tts).", "s")
+    min_s: float | None = setting(
+        None, "Shortest clip; by default the preset's: 3 (asr, lid) or 2 (tts).", "s", within=NOT_NEGATIVE
+    )
     max_s: float | None = setting(None, "Longest clip; by default the preset's: 30 (asr, lid) or 15 (tts).", "s")
 
 
@@ -114,7 +116,7 @@ def command(
         retry_failed=retry_failed,
         take_over=take_over,
     ) as dataset:
-        count, models, words = _look(transcripts_in)
+        count, models, words = _look(transcripts_in, plan.splits.split_by)
         if not words and preset != "lid":
             say("note", "OUT has no words with times: clips are cut at segments; `transcribe --words` cuts finer")
         idle = len(dataset.done) == count and dataset.finished
@@ -145,8 +147,7 @@ def _check(audio: AudioOptions, plan: Plan, formats: tuple[str, ...], told: Card
         raise UserError(f"--rate {audio.rate} is no rate for speech", "8000 to 192000, such as 16000 or 24000")
     if plan.clips.max_s <= max(1.0, plan.clips.min_s):
         raise UserError("--max-s must be over 1 s and over --min-s", "for example --min-s 3 --max-s 20")
-    shares = plan.splits.validation, plan.splits.test
-    if min(shares) < 0 or sum(shares) > 1:
+    if plan.splits.validation + plan.splits.test > 1:
         raise UserError("--validation and --test are shares of the recordings", "for example --test 0.05")
     told.check()
 
@@ -168,12 +169,20 @@ def _config(preset: str, plan: Plan, audio: AudioOptions, formats: tuple[str, ..
     return {"preset": preset, "formats": sorted(set(formats)), **plain}
 
 
-def _look(out: str) -> tuple[int, set[str], bool]:
-    """Return how many recordings there are, by which models they were transcribed, and whether words have times."""
-    count, models = 0, set[str]()
-    for table in recordings(out, ["model"]):
+def _look(out: str, split_by: str | None) -> tuple[int, set[str], bool]:
+    """Return how many recordings there are, by which models they were transcribed, and whether words have times.
+
+    UserError where no recording has the column `split_by`.
+    """
+    count, models, columns = 0, set[str](), set[str]()
+    for table in recordings(out, ["model", "metadata"]):
         count += table.num_rows
         models.update(table["model"].to_pylist())
+        if split_by is not None:
+            columns.update(*map(json.loads, table["metadata"].to_pylist()))
+    if count and split_by is not None and split_by not in columns:
+        there = f"there are {', '.join(sorted(columns))}" if columns else "the manifest had no other columns"
+        raise UserError(f"--split-by {split_by}: no recording has such a column", there)
     return count, models, bool(storage.names(storage.join(out, "words")))
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import DataError
 from pipeline.page import Sample, Story
 from pipeline.picks import PickOptions, Picks
 from pipeline.transcripts import transcripts_of
-from pipeline.types import setting
+from pipeline.types import NOT_NEGATIVE, setting
 
 _SCORES = ("avg_logprob", "no_speech_prob", "compression_ratio", "evidence_per_token")
 
@@ -29,8 +29,8 @@ class PageOptions:
     format: str = setting("html", "One page for browsers, or Markdown on stdout.", choices=("html", "md"))
     to: str | None = setting(None, "Where the page goes; by default OUT/report.html, and Markdown to stdout.")
     audio: bool = setting(False, "Put the sound of the samples into the page: they are read again from their sources.")
-    audio_max_s: float = setting(12.0, "Longest sound of a sample.", "s")
-    audio_max_mb: float = setting(4.0, "Most that all sounds together add to the page.", "MB")
+    audio_max_s: float = setting(12.0, "Longest sound of a sample.", "s", within=NOT_NEGATIVE)
+    audio_max_mb: float = setting(4.0, "Most that all sounds together add to the page.", "MB", within=NOT_NEGATIVE)
 
 
 @click.command(epilog="Example:  bulkscribe report transcripts --audio")

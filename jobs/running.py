@@ -27,7 +27,7 @@ from pipeline.rounds import Runner, complete, local
 from pipeline.run import RayRunner
 from pipeline.sources import Listing
 from pipeline.stages import Plan
-from pipeline.types import SAMPLE_RATE, Recording, setting
+from pipeline.types import SAMPLE_RATE, SHARE, Recording, setting
 from pipeline.watched import LocalRunner
 from pipeline.whisper import precision
 from pipeline.whisper.options import WhisperOptions
@@ -45,7 +45,9 @@ class JobOptions:
         False, "Write to --out even if another run seems to be at work there; that one stops.", rows=False
     )
     log_json: bool = setting(False, "Tell on stderr what happens as JSON, an object a line.", rows=False)
-    max_failed: float = setting(0.5, "Exit with an error when a larger share of the recordings failed.", rows=False)
+    max_failed: float = setting(
+        0.5, "Exit with an error when a larger share of the recordings failed.", rows=False, within=SHARE
+    )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from pipeline.recordings import Recordings
 from pipeline.reviews import review
 from pipeline.score import ScoreOptions
 from pipeline.stages import Plan, mark_stage, transcribe_stage
-from pipeline.types import Outcome, setting
+from pipeline.types import AT_LEAST_ONE, Outcome, setting
 from pipeline.whisper.options import WhisperOptions
 
 
@@ -37,7 +37,7 @@ class OpinionOptions:
         "Transcribe doubtful segments again with this model, which may be the same one, and write to OUT/opinions how"
         " far both texts agree. Needs the extra `evaluate`.",
     )
-    second_beam: int = setting(5, "Lines kept by beam search in the second decoding.")
+    second_beam: int = setting(5, "Lines kept by beam search in the second decoding.", within=AT_LEAST_ONE)
 
 
 def check(values: Mapping[str, Any]) -> None:

@@ -97,8 +97,6 @@ def as_asked(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a command's options with what they say of each other."""
     if values["link_speakers"] and not values["speakers"]:
         raise UserError("--link-speakers links what --speakers finds", "add --speakers")
-    if values["max_speakers"] is not None and values["max_speakers"] < 1:
-        raise UserError(f"--max-speakers {values['max_speakers']} leaves nobody to speak", "1 or more, or leave it out")
     if values["reference"]:  # which knows no passages: a recording is one, whatever its pauses
         return values | {"passage_max_s": math.inf, "passage_max_gap_s": math.inf}
     return values

@@ -22,7 +22,7 @@ from pipeline.clips import Clip, ClipOptions
 from pipeline.dedup import TextGroups
 from pipeline.gates import GateOptions, Paces
 from pipeline.transcripts import Transcribed, recordings, reviews, transcripts
-from pipeline.types import setting
+from pipeline.types import SHARE, setting
 
 Row = dict[str, Any]  # of schemas.clips
 
@@ -33,12 +33,14 @@ SPLITS = ("train", "validation", "test")
 class SplitOptions:
     """How a corpus is divided."""
 
-    validation: float = setting(0.02, "Share of the recordings whose clips are for validation.")
-    test: float = setting(0.02, "Share of the recordings whose clips are for testing.")
+    validation: float = setting(0.02, "Share of the recordings whose clips are for validation.", within=SHARE)
+    test: float = setting(0.02, "Share of the recordings whose clips are for testing.", within=SHARE)
     split_by: str | None = setting(
         None, "Column of the manifest (speaker, show, ...) whose recordings stay in one split together."
     )
-    similarity: float = setting(0.8, "Share of common 5-letter pieces from which texts count as nearly the same.")
+    similarity: float = setting(
+        0.8, "Share of common 5-letter pieces from which texts count as nearly the same.", within=SHARE
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.types import KEPT, SAMPLE_RATE, Look, Outcome, Survey, setting
+from pipeline.types import KEPT, NOT_NEGATIVE, SAMPLE_RATE, SHARE, Look, Outcome, Survey, setting
 
 LEAST = 0.001  # probability of a language that is told
 
@@ -30,12 +30,18 @@ class FilterOptions:
     """What is kept."""
 
     language: tuple[str, ...] = setting((), "Codes of the languages to keep, such as en,de; by default all.")
-    min_language: float = setting(0.5, "Keep what is in one of them with at least this probability, all together.")
-    min_speech: float = setting(0.25, "Keep what has at least this share of detected speech.")
-    max_no_speech: float = setting(0.7, "Keep what the model takes for no speech with at most this probability.")
-    max_sound: float = setting(1.0, "Keep what has at most this share of sound without speech: music, noise.")
-    min_duration_s: float = setting(0.0, "Keep what is at least this long.", "s")
-    max_duration_s: float = setting(float("inf"), "Keep what is at most this long.", "s")
+    min_language: float = setting(
+        0.5, "Keep what is in one of them with at least this probability, all together.", within=SHARE
+    )
+    min_speech: float = setting(0.25, "Keep what has at least this share of detected speech.", within=SHARE)
+    max_no_speech: float = setting(
+        0.7, "Keep what the model takes for no speech with at most this probability.", within=SHARE
+    )
+    max_sound: float = setting(
+        1.0, "Keep what has at most this share of sound without speech: music, noise.", within=SHARE
+    )
+    min_duration_s: float = setting(0.0, "Keep what is at least this long.", "s", within=NOT_NEGATIVE)
+    max_duration_s: float = setting(float("inf"), "Keep what is at most this long.", "s", within=NOT_NEGATIVE)
 
 
 def survey(looks: Iterable[Look], outcome: Outcome, options: FilterOptions) -> Survey:

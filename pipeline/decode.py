@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from math import inf
 from typing import BinaryIO
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.errors import DecodeError
 from pipeline.ffmpeg_log import FfmpegLog
 from pipeline.ffmpeg_process import Feeder, Watch, command_line, output, running
 from pipeline.selection import MIX, Selection
-from pipeline.types import SAMPLE_RATE, Media, Pcm, setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SAMPLE_RATE, Media, Pcm, setting
 
 # How much less than promised may come: codecs pad and prime (up to 0.1 s of what is counted), and headers round.
 PADDING_S = 0.5
@@ -42,11 +43,16 @@ _BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}  # what
 class DecodeOptions:
     """How ffmpeg is watched and read."""
 
-    stall_s: float = setting(180.0, "end ffmpeg after this long without progress", "seconds", rows=False)
-    max_hours: float = setting(
-        48.0, "Decode no more of a recording than this: a small file may claim, or a stream may have, no end.", "hours"
+    stall_s: float = setting(
+        180.0, "end ffmpeg after this long without progress", "seconds", rows=False, within=AT_LEAST_ONE
     )
-    block_s: float = setting(10.0, "length of the blocks that are handed on", "seconds", rows=False)
+    max_hours: float = setting(
+        48.0,
+        "Decode no more of a recording than this: a small file may claim, or a stream may have, no end.",
+        "hours",
+        within=NOT_NEGATIVE,
+    )
+    block_s: float = setting(10.0, "length of the blocks that are handed on", "seconds", rows=False, within=(0.1, inf))
 
 
 class Decoder:

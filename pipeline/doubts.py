@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipeline.types import SAMPLE_RATE, Span, setting
+from pipeline.types import SAMPLE_RATE, SHARE, Span, setting
 
 Row = Mapping[str, Any]  # of schemas.segments
 
@@ -36,7 +36,7 @@ class DoubtOptions:
     """Which segments are doubtful, beside those with a flag and those that were not decoded at temperature 0."""
 
     doubt_hallucination: float = setting(
-        0.05, "Doubt segments when the probability that they were invented is above this; 0 doubts all."
+        0.05, "Doubt segments when the probability that they were invented is above this; 0 doubts all.", within=SHARE
     )
     doubt_logprob: float = setting(
         -0.5, "Doubt segments when the mean log-probability of their own words is below this.", "nats"

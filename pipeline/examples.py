@@ -19,7 +19,7 @@ from pipeline.clips import join
 from pipeline.cues import Cue
 from pipeline.text import Errors
 from pipeline.transcripts import Transcribed
-from pipeline.types import setting
+from pipeline.types import SHARE, setting
 
 Row = dict[str, Any]  # of schemas.examples
 
@@ -44,8 +44,10 @@ class ExampleOptions:
     """What examples are like."""
 
     rate: int = setting(16_000, "Sample rate of the examples.", "Hz")
-    no_speech: float = setting(0.1, "Share of the stretches without speech that become examples.")
-    prompts: float = setting(0.5, "Share of the examples whose sequence begins with the text before them, if any.")
+    no_speech: float = setting(0.1, "Share of the stretches without speech that become examples.", within=SHARE)
+    prompts: float = setting(
+        0.5, "Share of the examples whose sequence begins with the text before them, if any.", within=SHARE
+    )
 
 
 @dataclass(frozen=True, slots=True)

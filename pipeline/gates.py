@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.types import setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, setting
 
 Row = Mapping[str, Any]  # of schemas.clips
 
@@ -29,32 +29,37 @@ class GateOptions:
     drop_flags: tuple[str, ...] | None = setting(
         None, "Drop clips of segments with one of these flags; `any` for all flags, `none` for none."
     )
-    max_hallucination: float | None = setting(None, "Largest probability that the text was invented.")
+    max_hallucination: float | None = setting(None, "Largest probability that the text was invented.", within=SHARE)
     min_logprob: float | None = setting(None, "Least mean log-probability of a clip's segments.", "nats")
     max_second_wer: float | None = setting(
-        None, "Largest word error rate of a second opinion on a segment of the clip."
+        None, "Largest word error rate of a second opinion on a segment of the clip.", within=NOT_NEGATIVE
     )
     max_second_edge_cer: float | None = setting(
-        None, "Largest character error rate of a second opinion at the edges of its first and last segment."
+        None,
+        "Largest character error rate of a second opinion at the edges of its first and last segment.",
+        within=NOT_NEGATIVE,
     )
     languages: tuple[str, ...] | None = setting(None, "Only clips in these languages.")
-    min_language_probability: float | None = setting(None, "Least probability of the language.")
+    min_language_probability: float | None = setting(None, "Least probability of the language.", within=SHARE)
     max_pace_deviation: float | None = setting(
         None,
         "How far the seconds a letter may be from their language's median over the corpus, in robust standard"
         " deviations of their logarithm.",
+        within=NOT_NEGATIVE,
     )
-    max_copies: int | None = setting(None, "Keep no more clips than this whose texts are nearly the same.")
+    max_copies: int | None = setting(
+        None, "Keep no more clips than this whose texts are nearly the same.", within=AT_LEAST_ONE
+    )
     min_snr_db: float | None = setting(None, "Least estimated signal-to-noise ratio.", "dB")
-    max_clipped: float | None = setting(None, "Largest share of clipped samples.")
+    max_clipped: float | None = setting(None, "Largest share of clipped samples.", within=SHARE)
     min_bandwidth_hz: float | None = setting(
-        None, "Least frequency up to which speech is heard, whatever the file's rate.", "Hz"
+        None, "Least frequency up to which speech is heard, whatever the file's rate.", "Hz", within=NOT_NEGATIVE
     )
     min_loudness_lufs: float | None = setting(None, "Least loudness (ITU-R BS.1770).", "LUFS")
     max_loudness_lufs: float | None = setting(None, "Greatest loudness.", "LUFS")
-    min_speech: float | None = setting(None, "Least share of detected speech.")
+    min_speech: float | None = setting(None, "Least share of detected speech.", within=SHARE)
     max_edge_db: float | None = setting(None, "Loudest that the first and last 30 ms may be, under the speech.", "dB")
-    min_quality: float | None = setting(None, "Least estimated mean opinion score, 1 to 5 (DNSMOS).")
+    min_quality: float | None = setting(None, "Least estimated mean opinion score, 1 to 5 (DNSMOS).", within=(1.0, 5.0))
 
 
 ASR = GateOptions(

@@ -35,7 +35,18 @@ from pipeline.lease import Lease
 from pipeline.recordings import Index, Recordings
 from pipeline.run_files import config_hash
 from pipeline.spool import Spooled
-from pipeline.types import SAMPLE_RATE, Failure, Look, Outcome, Recording, Transcript, setting
+from pipeline.types import (
+    AT_LEAST_ONE,
+    NOT_NEGATIVE,
+    SAMPLE_RATE,
+    SHARE,
+    Failure,
+    Look,
+    Outcome,
+    Recording,
+    Transcript,
+    setting,
+)
 
 __all__ = ["Ledger", "LedgerOptions", "config_hash"]
 
@@ -49,12 +60,18 @@ Answer = Transcript | Look  # of the engine, to a passage
 class LedgerOptions:
     """When the buffer is committed: a part should be neither tiny nor large, and a crash should cost little."""
 
-    flush_recordings: int = setting(10_000, "Commit when so many recordings are complete.", rows=False)
-    flush_segments: int = setting(200_000, "Commit when they have so many segments.", rows=False)
-    flush_words: int = setting(2_000_000, "Commit when they have so many words.", rows=False)
-    flush_s: float = setting(30.0, "Commit what is complete after this time.", "s", rows=False)
-    flush_share: float = setting(0.01, "But not before this share of the run's time has passed.", rows=False)
-    flush_load: float = setting(0.1, "And spend no more than about this share of the time on it.", rows=False)
+    flush_recordings: int = setting(
+        10_000, "Commit when so many recordings are complete.", rows=False, within=AT_LEAST_ONE
+    )
+    flush_segments: int = setting(200_000, "Commit when they have so many segments.", rows=False, within=AT_LEAST_ONE)
+    flush_words: int = setting(2_000_000, "Commit when they have so many words.", rows=False, within=AT_LEAST_ONE)
+    flush_s: float = setting(30.0, "Commit what is complete after this time.", "s", rows=False, within=NOT_NEGATIVE)
+    flush_share: float = setting(
+        0.01, "But not before this share of the run's time has passed.", rows=False, within=SHARE
+    )
+    flush_load: float = setting(
+        0.1, "And spend no more than about this share of the time on it.", rows=False, within=SHARE
+    )
 
 
 class Ledger:

@@ -33,7 +33,7 @@ from pipeline.stages import (
     settled,
     within_reach,
 )
-from pipeline.types import SAMPLE_RATE, Media, Outcome, Passage, Pcm, Recording, Span, setting
+from pipeline.types import AT_LEAST_ONE, SAMPLE_RATE, Media, Outcome, Passage, Pcm, Recording, Span, setting
 from pipeline.whisper.options import WhisperOptions
 
 WORTH = 2  # a recording this many times longer than all looks is looked at in stretches: each costs a start of ffmpeg
@@ -43,9 +43,15 @@ WORTH = 2  # a recording this many times longer than all looks is looked at in s
 class LookOptions:
     """How much of a recording is looked at."""
 
-    looks: int = setting(10, "Stretches of a long recording that are decoded; one not much longer is decoded whole.")
-    look_s: float = setting(10.0, "Length of such a stretch; the model takes at most 30 s at once.", "s")
-    listen: int = setting(4, "Stretches with speech that the model listens to, at most; of each minute at most one.")
+    looks: int = setting(
+        10, "Stretches of a long recording that are decoded; one not much longer is decoded whole.", within=AT_LEAST_ONE
+    )
+    look_s: float = setting(
+        10.0, "Length of such a stretch; the model takes at most 30 s at once.", "s", within=AT_LEAST_ONE
+    )
+    listen: int = setting(
+        4, "Stretches with speech that the model listens to, at most; of each minute at most one.", within=AT_LEAST_ONE
+    )
     silence_db: float = setting(-60.0, "Audio below this level is silence; above it, without speech, sound.", "dB")
 
 

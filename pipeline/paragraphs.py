@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.subtitles import SENTENCE_END, SPACELESS_CHAR, Row, plain
-from pipeline.types import setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, setting
 
 _LONG = 3  # times the pause, or the length, after which a paragraph ends inside a sentence, too
 _AFTER_SENTENCE = re.compile(r"(?<=[.!?…؟।॥။។]) +|(?<=[。！？])(?![」』）”’])")
@@ -22,8 +22,12 @@ _AFTER_SENTENCE = re.compile(r"(?<=[.!?…؟।॥။។]) +|(?<=[。！？])(?!
 class ParagraphOptions:
     """Where the paragraphs of `txt` end. A change of the speaker always ends one."""
 
-    pause_s: float = setting(1.5, "A pause of this length after a sentence begins a new paragraph in txt.", "s")
-    max_chars: int = setting(600, "A sentence that ends beyond this length ends its paragraph in txt.", "characters")
+    pause_s: float = setting(
+        1.5, "A pause of this length after a sentence begins a new paragraph in txt.", "s", within=NOT_NEGATIVE
+    )
+    max_chars: int = setting(
+        600, "A sentence that ends beyond this length ends its paragraph in txt.", "characters", within=AT_LEAST_ONE
+    )
 
 
 @dataclass(frozen=True, slots=True)

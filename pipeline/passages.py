@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.types import SAMPLE_RATE, Heard, Passage, Pcm, Recording, Span, setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SAMPLE_RATE, SHARE, Heard, Passage, Pcm, Recording, Span, setting
 
 FOREVER = 2**62  # samples; stands for an infinite time
 
@@ -22,10 +22,14 @@ FOREVER = 2**62  # samples; stands for an infinite time
 class PassageOptions:
     """How a recording is cut. `max_s` and `max_gap_s` of infinity make one passage of the whole recording."""
 
-    max_s: float = setting(90.0, "longest passage", "s")
-    max_gap_s: float = setting(5.0, "longer stretches without speech are not transcribed; inf keeps them all", "s")
-    margin_s: float = setting(0.4, "kept of such a stretch on both sides of the speech", "s")
-    tail: float = setting(0.3, "a passage that is too long is cut in the longest pause of this last part", "share")
+    max_s: float = setting(90.0, "longest passage", "s", within=AT_LEAST_ONE)
+    max_gap_s: float = setting(
+        5.0, "longer stretches without speech are not transcribed; inf keeps them all", "s", within=NOT_NEGATIVE
+    )
+    margin_s: float = setting(0.4, "kept of such a stretch on both sides of the speech", "s", within=NOT_NEGATIVE)
+    tail: float = setting(
+        0.3, "a passage that is too long is cut in the longest pause of this last part", "share", within=SHARE
+    )
 
 
 class PassageCutter:

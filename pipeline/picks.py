@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from pipeline.types import setting
+from pipeline.types import NOT_NEGATIVE, setting
 
 _ENOUGH_S = 5.0  # of text in a recording that is called bad or slow
 
@@ -20,10 +20,16 @@ _ENOUGH_S = 5.0  # of text in a recording that is called bad or slow
 class PickOptions:
     """How much is shown."""
 
-    worst: int = setting(10, "Recordings in the lists of the worst, and of those that took most decoding.")
-    timelines: int = setting(6, "Recordings whose time is drawn: some of the worst, the others by chance.")
-    samples: int = setting(4, "Segments to show of each flag, and three times as many without one.")
-    examples: int = setting(5, "Recordings to name for each kind of failure.")
+    worst: int = setting(
+        10, "Recordings in the lists of the worst, and of those that took most decoding.", within=NOT_NEGATIVE
+    )
+    timelines: int = setting(
+        6, "Recordings whose time is drawn: some of the worst, the others by chance.", within=NOT_NEGATIVE
+    )
+    samples: int = setting(
+        4, "Segments to show of each flag, and three times as many without one.", within=NOT_NEGATIVE
+    )
+    examples: int = setting(5, "Recordings to name for each kind of failure.", within=NOT_NEGATIVE)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import UserError
-from pipeline.types import setting
+from pipeline.types import NOT_NEGATIVE, setting
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,23 @@ class RayOptions:
     address: str = setting("", "Ray cluster to join; empty starts Ray on this machine.", rows=False)
     actors: str = setting("1:1", "Smallest and largest number of model actors, MIN:MAX.", rows=False)
     actor_cpus: float | None = setting(
-        None, "CPUs that a model actor reserves; by default 1 on a cluster where it has no GPU, else none.", rows=False
+        None,
+        "CPUs that a model actor reserves; by default 1 on a cluster where it has no GPU, else none.",
+        rows=False,
+        within=NOT_NEGATIVE,
     )
     decode_on: str = setting(
         "", "Decode only on machines of the cluster with this Ray label, NAME=VALUE, such as role=cpu.", rows=False
     )
     metrics_port: int = setting(
-        0, "Port that serves this machine's metrics to Prometheus, when Ray is started here; 0 takes any.", rows=False
+        0,
+        "Port that serves this machine's metrics to Prometheus, when Ray is started here; 0 takes any.",
+        rows=False,
+        within=(0.0, 65535.0),
     )
-    object_store_gb: float = setting(1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False)
+    object_store_gb: float = setting(
+        1.0, "Shared memory for blocks, when Ray is started here.", "GB", rows=False, within=NOT_NEGATIVE
+    )
 
     @property
     def pool(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pipeline.phrases import LONG, SOLID, UNHEARD, WEAK, fold
 from pipeline.transcripts import Row, segments
-from pipeline.types import setting
+from pipeline.types import AT_LEAST_ONE, SHARE, setting
 
 COLUMNS = [
     "recording_id",
@@ -31,8 +31,10 @@ UNLIKELY = -1.0  # nats a token, where no evidence was taken
 class RepeatOptions:
     """Which lines count."""
 
-    min_recordings: int = setting(5, "Recordings in which a line must stand with hardly any evidence.")
-    min_share: float = setting(0.5, "Least share of a line's segments that have hardly any evidence.")
+    min_recordings: int = setting(
+        5, "Recordings in which a line must stand with hardly any evidence.", within=AT_LEAST_ONE
+    )
+    min_share: float = setting(0.5, "Least share of a line's segments that have hardly any evidence.", within=SHARE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.types import setting
+from pipeline.types import NOT_NEGATIVE, SHARE, setting
 
 _FLIPS = 10_000  # random ones: a p of 0.05 is then known within 0.004
 _EXACT = 12  # recordings up to which all flips are tried
@@ -24,9 +24,12 @@ class ResampleOptions:
     """How confidence intervals are made."""
 
     resamples: int = setting(
-        1000, "Bootstrap samples, of whole recordings, that confidence intervals come from; 0 for none.", "samples"
+        1000,
+        "Bootstrap samples, of whole recordings, that confidence intervals come from; 0 for none.",
+        "samples",
+        within=NOT_NEGATIVE,
     )
-    confidence: float = setting(0.95, "Share of the samples that an interval covers.")
+    confidence: float = setting(0.95, "Share of the samples that an interval covers.", within=SHARE)
     seed: int = setting(0, "Seed of the samples: the same seed gives the same intervals.")
 
 

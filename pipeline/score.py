@@ -14,7 +14,20 @@ from pipeline import hallucination, omissions, phrases, signs, speakers, text_la
 from pipeline.cover import Cover
 from pipeline.phrases import Phrases
 from pipeline.speakers import SpeakerOptions, Turns
-from pipeline.types import SAMPLE_RATE, Finished, Guess, Omission, Outcome, Segment, Span, Speaker, Transcript, setting
+from pipeline.types import (
+    NOT_NEGATIVE,
+    SAMPLE_RATE,
+    SHARE,
+    Finished,
+    Guess,
+    Omission,
+    Outcome,
+    Segment,
+    Span,
+    Speaker,
+    Transcript,
+    setting,
+)
 
 # Each flag with what it says of the segment.
 FLAGS: dict[str, str] = {
@@ -34,13 +47,19 @@ class ScoreOptions:
     """Where doubt begins. But for the first, the defaults are the quality gates of the reference's decoding."""
 
     max_hallucination: float = setting(
-        0.5, "Flag segments as hallucination when the probability that their text was invented is above this."
+        0.5,
+        "Flag segments as hallucination when the probability that their text was invented is above this.",
+        within=SHARE,
     )
     flag_logprob: float = setting(
         -1.0, "Flag segments as low_logprob when their mean log-probability is below this.", "nats"
     )
-    flag_compression_ratio: float = setting(2.4, "Flag segments as repetitive when their text packs better than this.")
-    flag_no_speech: float = setting(0.6, "Flag segments as no_speech when their no-speech probability is above this.")
+    flag_compression_ratio: float = setting(
+        2.4, "Flag segments as repetitive when their text packs better than this.", within=NOT_NEGATIVE
+    )
+    flag_no_speech: float = setting(
+        0.6, "Flag segments as no_speech when their no-speech probability is above this.", within=SHARE
+    )
 
 
 def mark(transcript: Transcript, options: ScoreOptions, known: Phrases | None = None) -> Transcript:

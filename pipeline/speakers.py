@@ -15,7 +15,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.types import SAMPLE_RATE, Segment, Span, Speaker, Transcript, Voice, setting
+from pipeline.types import AT_LEAST_ONE, SAMPLE_RATE, Segment, Span, Speaker, Transcript, Voice, setting
 
 SURE = round(1.0 * SAMPLE_RATE)  # alone: what a voice must say to found a speaker
 MOST = 3000  # voices that found speakers, the longest: the distances of all pairs are in memory
@@ -34,7 +34,9 @@ class SpeakerOptions:
     speaker_threshold: float = setting(
         0.54, "Voices are one speaker's up to this cosine distance, a mean over pairs; greater finds fewer speakers."
     )
-    max_speakers: int | None = setting(None, "Most speakers of a recording; by default their voices alone tell.")
+    max_speakers: int | None = setting(
+        None, "Most speakers of a recording; by default their voices alone tell.", within=AT_LEAST_ONE
+    )
     link_speakers: bool = setting(
         False, "Tell, too, who is heard in several of the recordings in --out: OUT/people.", rows=False
     )

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UserError
-from pipeline.types import SAMPLE_RATE, Heard, Pcm, Span, setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SAMPLE_RATE, SHARE, Heard, Pcm, Span, setting
 
 Floats = NDArray[np.float32]
 
@@ -39,16 +39,18 @@ DIP_FRAMES = 5  # 0.16 s: a span that is too long is split where the mean over s
 class SpeechOptions:
     """What counts as speech. The defaults favour recall: noise kept costs time, speech lost is lost."""
 
-    threshold: float = setting(0.2, "speech begins at this probability")
-    end_threshold: float = setting(0.1, "speech ends below this probability")
-    min_speech_ms: int = setting(128, "shorter bursts are not speech", "ms")
-    min_silence_ms: int = setting(500, "shorter pauses do not end a span (at least twice the pad)", "ms")
-    pad_ms: int = setting(200, "kept on both sides of a span", "ms")
-    max_span_s: float = setting(30.0, "longer spans are split where speech is least likely", "s")
+    threshold: float = setting(0.2, "speech begins at this probability", within=SHARE)
+    end_threshold: float = setting(0.1, "speech ends below this probability", within=SHARE)
+    min_speech_ms: int = setting(128, "shorter bursts are not speech", "ms", within=NOT_NEGATIVE)
+    min_silence_ms: int = setting(
+        500, "shorter pauses do not end a span (at least twice the pad)", "ms", within=NOT_NEGATIVE
+    )
+    pad_ms: int = setting(200, "kept on both sides of a span", "ms", within=NOT_NEGATIVE)
+    max_span_s: float = setting(30.0, "longer spans are split where speech is least likely", "s", within=AT_LEAST_ONE)
     level_db: float = setting(-20.0, "quieter audio is raised to this level for the detector", "dB")
-    max_gain_db: float = setting(50.0, "never raised by more than this; 0 switches it off", "dB")
-    release_db_s: float = setting(10.0, "how fast the gain rises again after loud audio", "dB/s")
-    threads: int = setting(1, "threads of the speech detector", rows=False)
+    max_gain_db: float = setting(50.0, "never raised by more than this; 0 switches it off", "dB", within=NOT_NEGATIVE)
+    release_db_s: float = setting(10.0, "how fast the gain rises again after loud audio", "dB/s", within=NOT_NEGATIVE)
+    threads: int = setting(1, "threads of the speech detector", rows=False, within=AT_LEAST_ONE)
 
 
 def detect(blocks: Iterable[Pcm], options: SpeechOptions) -> Iterator[Heard]:

@@ -274,8 +274,16 @@ class Task:
     table: Callable[[Iterable[Any]], pa.Table]  # of its answers and of closing words
 
 
-TRANSCRIBE = Task("transcribe", lambda engine, passages: engine.transcribe(passages), hops.transcripts_table)
-SCREEN = Task("screen", lambda engine, passages: engine.screen(passages), hops.looks_table)
+def _transcribed(engine: Engine, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
+    return engine.transcribe(passages)
+
+
+def _screened(engine: Engine, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
+    return engine.screen(passages)
+
+
+TRANSCRIBE = Task("transcribe", _transcribed, hops.transcripts_table)
+SCREEN = Task("screen", _screened, hops.looks_table)
 
 POLL_S = 0.5  # between two looks at whether the other side is still there
 Answer = Transcript | Look | BaseException

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.types import setting
+from pipeline.types import AT_LEAST_ONE, setting
 
 Row = Mapping[str, Any]  # of schemas.segments
 
@@ -23,8 +23,10 @@ Row = Mapping[str, Any]  # of schemas.segments
 class SubtitleOptions:
     """The shape of a subtitle. Full-width characters (Chinese, Japanese, Korean) count as two."""
 
-    max_line_chars: int = setting(42, "Longest line of a subtitle; only a single word may be longer.", "characters")
-    max_lines: int = setting(2, "Most lines of a subtitle.", "lines")
+    max_line_chars: int = setting(
+        42, "Longest line of a subtitle; only a single word may be longer.", "characters", within=AT_LEAST_ONE
+    )
+    max_lines: int = setting(2, "Most lines of a subtitle.", "lines", within=AT_LEAST_ONE)
 
 
 @dataclass(frozen=True, slots=True)

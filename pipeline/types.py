@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,13 +21,26 @@ KEPT = "kept"  # reason of what a filter keeps
 Pcm = NDArray[np.int16]  # mono 16 kHz
 
 
-def setting(default: Any, doc: str, unit: str = "", *, rows: bool = True, choices: tuple[str, ...] = ()) -> Any:
+Bounds = tuple[float, float]  # included
+ANY, NOT_NEGATIVE, AT_LEAST_ONE, SHARE = (-inf, inf), (0.0, inf), (1.0, inf), (0.0, 1.0)
+
+
+def setting(
+    default: Any,
+    doc: str,
+    unit: str = "",
+    *,
+    rows: bool = True,
+    choices: tuple[str, ...] = (),
+    within: Bounds = ANY,
+) -> Any:
     """Return a dataclass field that carries its sentence and unit: a command-line option is made from it.
 
     `rows=False` says that the value cannot change the rows that are written (threads, batch sizes), so that it
-    stays out of the configuration hash.
+    stays out of the configuration hash. A number, or each of a tuple, lies `within` bounds; such a tuple is not empty.
     """
-    return field(default=default, metadata={"doc": doc, "unit": unit, "rows": rows, "choices": choices})
+    told = {"doc": doc, "unit": unit, "rows": rows, "choices": choices, "within": within}
+    return field(default=default, metadata=told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.manifests import as_json
 from pipeline.pairs import Pair
 from pipeline.transcripts import Transcribed
-from pipeline.types import SAMPLE_RATE, Guess, setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SAMPLE_RATE, SHARE, Guess, setting
 from schemas.pairs import PAIRS
 
 Row = dict[str, Any]  # of schemas.pairs
@@ -59,10 +59,16 @@ class JudgeOptions:
 
     allow: tuple[str, ...] = setting((), "Reasons that shall drop nothing, such as commas,copy.")
     max_wer: float = setting(
-        0.9, "Most word errors of a text against what was heard, a word; for rare languages more (inf for all)."
+        0.9,
+        "Most word errors of a text against what was heard, a word; for rare languages more (inf for all).",
+        within=NOT_NEGATIVE,
     )
-    max_copies: int = setting(1, f"Pairs that are kept of nearly the same text, where it has {DISTINCT} words or more.")
-    similarity: float = setting(0.8, "Share of common 5-letter pieces from which texts count as nearly the same.")
+    max_copies: int = setting(
+        1, f"Pairs that are kept of nearly the same text, where it has {DISTINCT} words or more.", within=AT_LEAST_ONE
+    )
+    similarity: float = setting(
+        0.8, "Share of common 5-letter pieces from which texts count as nearly the same.", within=SHARE
+    )
     drop_synthetic: bool = setting(False, "Drop speech of which metadata says that a machine speaks.")
 
 

@@ -115,6 +115,27 @@ def test_unknown_command_suggests_the_nearest() -> None:
     assert "Did you mean 'transcribe'?" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["transcibe"], "No such command 'transcibe'"),
+        (["transcribe", "talks"], "Missing option '--out'"),
+        (["transcribe", "talks", "--out", "o", "--runner", "locl"], "Invalid value for '--runner'"),
+        (["transcribe", "talks", "--out", "o", "--passage-max-s", "0"], "Invalid value for '--passage-max-s'"),
+        (["plan", "talks", "--actors", "0"], "Invalid value for '--actors'"),
+        (["export", "out", "--format", "docx"], "Invalid value for '--format'"),
+        (["filter", "talks", "--out", "o", "--min-speech", "abc"], "Invalid value for '--min-speech'"),
+    ],
+)
+def test_what_is_called_wrongly_is_a_line_and_a_hint(args: list[str], error: str) -> None:
+    result = CliRunner().invoke(jobs.main, args, prog_name="bulkscribe")
+    assert result.exit_code == 2
+    first, hint = result.stderr.splitlines()
+    assert first.startswith(f"error: {error}")
+    assert hint.startswith("hint: bulkscribe ")
+    assert "--help" in hint
+
+
 def test_python_m_jobs_is_the_same_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

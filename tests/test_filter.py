@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,20 @@ def test_the_same_command_does_nothing_more(tmp_path: Path) -> None:
     }
     assert counts(again)["reasons"] == first["reasons"]
     assert content(tmp_path) == before
+
+
+def test_a_killed_filter_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    line = [sys.executable, "-m", "jobs", "filter", *SHORT[:3], "--out", out, "--runner", "local", "--threads", "1"]
+    with subprocess.Popen([*map(str, line)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as killed:
+        while not list((out / "runs").glob("*.json")):
+            assert killed.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)  # the first recordings are in hand, the model is being loaded
+        killed.kill()
+    again = subprocess.run([*map(str, line)], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert set(decisions(out)) == {Path(source).name for source in SHORT[:3]}
 
 
 def test_other_thresholds_on_the_same_output_are_refused_by_name(tmp_path: Path) -> None:

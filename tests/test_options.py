@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from jobs.options import collect, settings
 from pipeline.passages import PassageOptions
 from pipeline.speech import SpeechOptions
-from pipeline.types import setting
+from pipeline.types import AT_LEAST_ONE, SHARE, setting
 from pipeline.whisper.options import WhisperOptions
 
 
@@ -27,6 +27,8 @@ class Sample:
     temperatures: tuple[float, ...] = setting((0.0, 0.2), "Temperatures.")
     task: str = setting("write", "What to do.", choices=("write", "read"))
     keep_all: bool = setting(False, "Keep everything.")
+    share: float | None = setting(None, "Part.", within=SHARE)
+    sizes: tuple[int, ...] = setting((1, 4), "Sizes.", within=AT_LEAST_ONE)
 
 
 def call(kind: type[Any], *args: str) -> tuple[Any, Result]:
@@ -114,3 +116,27 @@ def test_field_of_a_type_without_an_option_is_refused() -> None:
 
     with pytest.raises(TypeError, match="no command-line option"):
         settings(Odd)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--share", "1.5"], "1.5 is not in the range 0<=x<=1"),
+        (["--share", "-0.1"], "-0.1 is not in the range 0<=x<=1"),
+        (["--sizes", "4,0"], "0 is not in the range x>=1"),
+        (["--sizes", ","], "it names nothing"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(args: list[str], words: str) -> None:
+    options, result = call(Sample, *args)
+    assert options is None
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_bounds_are_told_in_the_help() -> None:
+    told = " ".join(call(Sample, "--help")[1].stdout.split())
+    assert "--share FLOAT Part. [0<=x<=1]" in told
+    assert "--sizes INTEGER,..." in told
+    assert call(Sample, "--share", "0", "--sizes", "9")[0] == Sample(share=0.0, sizes=(9,))
+    assert call(Sample, "--temperatures", "")[0] == Sample(temperatures=())

@@ -308,6 +308,13 @@ def test_what_is_asked_wrongly_is_said_in_a_line(tmp_path: Path) -> None:
     assert pseudo_label(tmp_path / "nothing", "--out", tmp_path / "data").exit_code == 2
 
 
+def test_split_by_a_column_that_no_recording_has_is_refused(tmp_path: Path) -> None:
+    write_transcripts(tmp_path / "out", [finished("01", "/radio/1.mp3", segment(0, 5, "Good evening."))])
+    result = pseudo_label(tmp_path / "out", "--out", tmp_path / "data", "--split-by", "speakr")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --split-by speakr: no recording has such a column")
+
+
 def test_near_copies_never_lie_in_two_splits(tmp_path: Path) -> None:
     texts = [f"This is sentence number {'abcdefghij'[at % 10] * 8} of the whole collection." for at in range(10)]
     items = [

@@ -120,7 +120,7 @@ def test_other_options_on_the_same_output_are_refused(talks: Path, out: Path) ->
     ("options", "words"),
     [
         (["--link-speakers"], "add --speakers"),
-        (["--speakers", "--max-speakers", "0"], "leaves nobody to speak"),
+        (["--speakers", "--max-speakers", "0"], "'--max-speakers': 0 is not in the range"),
         (["--speakers", "--speaker-model", "nobody"], "no speaker model nobody"),
     ],
     ids=str,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.types import setting
+from pipeline.types import AT_LEAST_ONE, setting
 
 CONNECT_S = 10
 READ_S = 20  # without one byte
@@ -21,7 +21,9 @@ class StoreOptions:
     endpoint_url: str = setting(
         "", "Address of the S3 store, where it is not AWS: MinIO, Ceph, R2 and others.", rows=False
     )
-    store_attempts: int = setting(5, "Tries of a request before trouble of a store counts as lasting.", rows=False)
+    store_attempts: int = setting(
+        5, "Tries of a request before trouble of a store counts as lasting.", rows=False, within=AT_LEAST_ONE
+    )
 
 
 _current = [StoreOptions()]
