@@ -64,8 +64,7 @@ class LazyGroup(click.Group):
         except UserError as error:
             from pipeline.uris import redacted
 
-            lines = [f"error: {error}", *([f"hint: {error.hint}"] if error.hint else [])]
-            _end(2, *map(redacted, lines))
+            _end(2, redacted(f"error: {error}"), redacted(f"hint: {error.hint}"))
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else ctx.command_path
             _end(2, f"error: {error.format_message()}", f"hint: {where} --help shows what there is, and an example")

@@ -157,7 +157,7 @@ def _called(kind: click.ParamType[Any]) -> str:
 def _help(field: dataclasses.Field[Any]) -> str:
     """Return the field's sentence with its default and unit, which are stated nowhere else."""
     default = field.default
-    if default is None or default == "":
+    if default in (None, "", ()):
         return str(field.metadata["doc"])
     if isinstance(default, bool):
         shown = "on" if default else "off"

@@ -21,7 +21,7 @@ class BulkscribeError(Exception):
 class UserError(BulkscribeError):
     """What was asked for cannot be done; `hint` says what would help."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
 

@@ -57,7 +57,7 @@ def read_rows(uri: str) -> Iterator[Row]:
                 empty = False
                 yield number, row
     except OpenError as error:
-        raise UserError(f"cannot read the manifest {shown}: {error}") from error
+        raise UserError(f"cannot read the manifest {shown}: {error}", "is it there, under that name?") from error
     if empty:
         raise UserError(f"the manifest {shown} is empty", "it needs a column `uri` and a line for each recording")
 

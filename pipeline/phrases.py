@@ -122,7 +122,7 @@ def _weight(value: str | None, name: str, line: int) -> float:
     except ValueError:
         weight = 0.0
     if not 0 < weight <= 1:
-        raise UserError(f"{name}, line {line}: the weight {value!r} is not in (0, 1]")
+        raise UserError(f"{name}, line {line}: the weight {value!r} is not in (0, 1]", "1 is sure, 0.5 doubtful")
     return weight
 
 

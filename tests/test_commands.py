@@ -43,10 +43,6 @@ def test_user_errors_are_one_line_and_a_hint(monkeypatch: pytest.MonkeyPatch) ->
     assert result.stdout == ""
 
 
-def test_user_errors_without_a_hint_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert call(monkeypatch, UserError("no")).stderr == "error: no\n"
-
-
 def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     result = call(monkeypatch, KeyboardInterrupt())
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
