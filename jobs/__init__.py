@@ -62,9 +62,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            from pipeline.uris import redacted
-
-            _end(2, redacted(f"error: {error}"), redacted(f"hint: {error.hint}"))
+            _end(2, f"error: {error}", f"hint: {error.hint}")
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else ctx.command_path
             _end(2, f"error: {error.format_message()}", f"hint: {where} --help shows what there is, and an example")
@@ -74,9 +72,10 @@ class LazyGroup(click.Group):
 
 def _end(code: int, *lines: str) -> NoReturn:
     from jobs.logs import end, say  # here, because help must come at once
+    from pipeline.uris import redacted
 
     for line in lines:
-        say("error", " ".join(line.splitlines()), exit_code=code)
+        say("error", " ".join(redacted(line).splitlines()), exit_code=code)
     end()
     raise click.exceptions.Exit(code)
 
