@@ -16,7 +16,7 @@ from rich.table import Table
 from jobs.datasets import DatasetOptions, readers
 from jobs.logs import say, wordy
 from jobs.options import CommaList, collect, settings, stores
-from pipeline import clean_card, cleaned, examples, storage
+from pipeline import clean_card, cleaned, examples, outputs, storage
 from pipeline.cleaning import EXAMPLES_OF_PAIRS, Choice, Cleaning, Result
 from pipeline.errors import UserError
 from pipeline.examples import ExampleOptions
@@ -83,6 +83,7 @@ def command(sources: tuple[str, ...], out: str, **values: Any) -> None:
     formats, told = values["formats"], collect(CardOptions, values)
     choice = _choice(values)
     _check(choice, formats, told)
+    outputs.claim(out, outputs.OF_CLEAN, [CARD, cleaned.SOURCES, cleaned.WATERFALL, cleaned.KEPT])
     pairs = read_pairs(sources)
     for note in pairs.notes:
         say("note", note)

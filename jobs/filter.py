@@ -26,7 +26,7 @@ from jobs.running import (
     tell_start,
     work,
 )
-from pipeline import engines, kept, run_files, storage
+from pipeline import engines, kept, outputs, run_files, storage
 from pipeline.books import Book, decisions_book
 from pipeline.decision_rows import read_surveys
 from pipeline.decisions import FilterOptions, decide
@@ -91,6 +91,7 @@ def command(source: tuple[str, ...], out: str, earlier: str | None, **values: An
         raise UserError("name SOURCE or --from, one of them", "bulkscribe filter --help shows an example")
     job = collect(JobOptions, values)
     with logs.talking(job.log_json):
+        outputs.claim(out, outputs.OF_FILTER, [kept.KEPT])
         counts = _again(earlier, out, job, values) if earlier is not None else _job(source, out, job, values)
         logs.say("ended", **counts)
         click.echo(json.dumps(counts))

@@ -20,17 +20,17 @@ from jobs.logs import say
 from jobs.options import CommaList, collect, settings, stores
 from jobs.running import JobOptions
 from jobs.second_opinion import OpinionOptions
-from pipeline import gates, rows, storage
-from pipeline.candidates import PRESETS, Corpus, Plan, SplitOptions, fingerprint, with_lengths
+from pipeline import gates, outputs, rows, storage
+from pipeline.candidates import PRESETS, SPLITS, Corpus, Plan, SplitOptions, fingerprint, with_lengths
 from pipeline.card import CLIP_COLUMNS, ORIGIN_COLUMNS, Totals, card, totals
 from pipeline.doubts import DoubtOptions
 from pipeline.errors import UserError
 from pipeline.gates import GateOptions
-from pipeline.layouts import LAYOUTS
+from pipeline.layouts import LAYOUTS, index_names
 from pipeline.readers import Readers
 from pipeline.readings import AudioOptions, ClipReader, Reading, Row
 from pipeline.recordings import Recordings
-from pipeline.shards import Dataset
+from pipeline.shards import CARD, Dataset
 from pipeline.transcripts import recordings, transcripts
 from pipeline.types import NOT_NEGATIVE, setting
 
@@ -106,6 +106,7 @@ def command(
     audio, told = collect(AudioOptions, values), collect(CardOptions, values)
     plan = _plan(PRESETS[preset], values)
     _check(audio, plan, formats, told)
+    outputs.claim(out, outputs.OF_PSEUDO_LABEL, [CARD, *index_names(formats, SPLITS)])
     asked = _second_opinion(transcripts_in, values, told) if values["second_opinion"] is not None else {}
     config = _config(preset, plan, audio, formats) | {"transcripts": fingerprint(transcripts_in)}
     with Dataset.open(

@@ -27,7 +27,7 @@ from jobs.running import (
     work,
 )
 from jobs.second_opinion import OpinionOptions
-from pipeline import engines, links, phrases, run_files, storage
+from pipeline import engines, links, outputs, phrases, run_files, storage
 from pipeline.books import TRANSCRIPTS, transcripts_book
 from pipeline.decode import DecodeOptions
 from pipeline.doubts import DoubtOptions
@@ -120,6 +120,7 @@ def as_made(out: str) -> dict[str, Any]:
 def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:
     """List the recordings, transcribe them, ask for second opinions if wanted, and return the counts."""
     second_opinion.check(values)
+    outputs.claim(out, outputs.OF_TRANSCRIBE)
     listing = resolve(source)
     tell_listing(listing)
     counts = transcribe(listing.recordings, out, job, values)

@@ -240,6 +240,11 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
+def index_names(formats: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Return the files that name the clips of splits, in these formats."""
+    return [path for name in formats for split in splits for path, _ in LAYOUTS[name].index(split, ())]
+
+
 def chosen(formats: Sequence[str]) -> list[tuple[str, Layout, bool]]:
     """Return the layouts by name, and whether each is to write its audio: what is shared is written once."""
     seen: set[str] = set()

@@ -5,6 +5,7 @@ Duty: write these files, and find the configuration that a hash in the tables st
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -16,6 +17,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.commits import commit
+from pipeline.errors import OpenError, UserError
 
 RUNS = "runs"
 _PACKAGES = ("bulkscribe", "ray", "torch")
@@ -77,8 +79,19 @@ def latest_config(out: str, holds: str) -> dict[str, Any] | None:
     return None
 
 
+def latest_holds(out: str) -> str | None:
+    """Return what the latest run says that its output holds; None where none has left a file that says so."""
+    with contextlib.suppress(IndexError, ValueError, AttributeError):  # no run, or a file of somebody else's
+        return _read(out, ids(out)[-1]).get("holds")
+    return None
+
+
 def _read(out: str, run_id: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(storage.read_bytes(storage.join(out, RUNS, f"{run_id}.json")))
+    uri = storage.join(out, RUNS, f"{run_id}.json")
+    try:
+        content: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    except OpenError as error:
+        raise UserError(f"cannot read {uri}: {error}", "check the store, and the rights on it") from error
     return content
 
 

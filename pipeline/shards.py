@@ -86,8 +86,6 @@ class Dataset:
         With `retry_failed` recordings of which no audio came count as not done. Raises UserError when another run
         writes there, or it holds clips of another configuration.
         """
-        if storage.is_dir(storage.join(out, "recordings")):
-            raise UserError(f"{out} holds transcripts", "choose another --out for the data set")
         run_id = run_files.new_run_id()
         lease = Lease.take(out, run_id, over=take_over)
         try:
@@ -97,6 +95,7 @@ class Dataset:
             record = {
                 "run_id": run_id,
                 "status": "running",
+                "holds": kind.table,
                 "started_at": run_files.now(),
                 "config_hash": config_hash(config),
                 "config": dict(config),

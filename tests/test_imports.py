@@ -116,6 +116,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.forecast", "pipeline.trial"},
         {"pipeline.picks", "pipeline.digest", "pipeline.opinions", "pipeline.charts", "pipeline.page"},
         {"pipeline.shards", "pipeline.thinning"},
+        {"pipeline.outputs"},
     ],
     [{"pipeline.cleaning", "pipeline.cleaned", "pipeline.clean_card"}],
     [{"jobs"}],

@@ -137,13 +137,6 @@ def test_a_data_set_of_other_options_is_refused_with_the_difference(tmp_path: Pa
         Dataset.open(str(tmp_path), CONFIG | {"audio": "opus"}, formats=("parquet",), shard_bytes=400)
 
 
-def test_transcripts_are_not_written_over(tmp_path: Path) -> None:
-    (tmp_path / "recordings").mkdir()
-    (tmp_path / "recordings" / "part-1.parquet").write_bytes(b"")
-    with pytest.raises(UserError, match="holds transcripts"):
-        Dataset.open(str(tmp_path), CONFIG, formats=("parquet",), shard_bytes=400)
-
-
 def test_what_has_failed_is_done_again_when_asked_and_has_one_row(tmp_path: Path) -> None:
     work(str(tmp_path))
     options = {"formats": ("parquet",), "shard_bytes": 400}
