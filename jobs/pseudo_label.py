@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -148,6 +149,8 @@ def _check(audio: AudioOptions, plan: Plan, formats: tuple[str, ...], told: Card
         raise UserError(f"--rate {audio.rate} is no rate for speech", "8000 to 192000, such as 16000 or 24000")
     if plan.clips.max_s <= max(1.0, plan.clips.min_s):
         raise UserError("--max-s must be over 1 s and over --min-s", "for example --min-s 3 --max-s 20")
+    if strange := [code for code in plan.gates.languages or () if not re.fullmatch("[a-z]{2,3}", code)]:
+        raise UserError(f"--languages: {strange[0]} is no code of a language", "for example --languages en,de")
     if plan.splits.validation + plan.splits.test > 1:
         raise UserError("--validation and --test are shares of the recordings", "for example --test 0.05")
     told.check()

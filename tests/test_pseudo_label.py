@@ -301,7 +301,11 @@ def test_hostile_names_and_texts_stay_inside_the_data_set(tmp_path: Path) -> Non
 
 
 def test_what_is_asked_wrongly_is_said_in_a_line(tmp_path: Path) -> None:
-    for args in (["--min-s", "9", "--max-s", "5"], ["--rate", "5"], ["--test", "2"], ["--shard-mb", "0"]):
+    wrong = (
+        *(["--min-s", "9", "--max-s", "5"], ["--rate", "5"], ["--test", "2"], ["--validation", "0.6", "--test", "0.6"]),
+        *(["--shard-mb", "0"], ["--languages", "en,english"]),
+    )
+    for args in wrong:
         result = pseudo_label(tmp_path, "--out", tmp_path / "data", *args)
         assert result.exit_code == 2
         assert result.stderr.startswith("error: ")
