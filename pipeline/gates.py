@@ -124,7 +124,7 @@ LID = GateOptions(
 REASONS: dict[str, str] = {
     "empty": "The text has no letters.",
     "translated": "The text is a translation, not what is said.",
-    "short": "It is shorter than the preset's clips.",
+    "short": "Its words take less than the shortest clip's time, silence around them not counted.",
     "long": "It is longer than the preset's clips: no place to cut it was found.",
     "flagged": "A segment that it has words of carries a flag.",
     "hallucination": "The text was probably invented.",
