@@ -171,10 +171,13 @@ class RayRunner:
         }
         address = self._options.address
         reach(address)
-        with silent_stderr(), same_sigterm(), failures_told(address):
+        with silent_stderr(), same_sigterm():
             import ray.data
 
-            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
+            with failures_told(address):
+                ray.init(
+                    address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here)
+                )
         self._joined = True
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -16,7 +16,6 @@ from pipeline.phrases import Phrases
 from pipeline.speakers import SpeakerOptions, Turns
 from pipeline.types import (
     NOT_NEGATIVE,
-    SAMPLE_RATE,
     SHARE,
     Finished,
     Guess,
@@ -84,7 +83,7 @@ def _weighed(segment: Segment, speech: Cover, known: Phrases) -> Segment:
         text_language_probability=None if reads is None else reads.probability,
         phrase_weight=known.weight(segment.text),
         characters_per_second=signs.characters_per_second(segment.text, heard),
-        tokens_per_second=segment.tokens / (heard / SAMPLE_RATE) if heard and segment.tokens else None,
+        tokens_per_second=signs.per_second(segment.tokens, heard),
         repetition=length,
         repetition_period=period,
         variety=signs.variety(segment.text),

@@ -31,7 +31,12 @@ def letters(text: str) -> str:
 
 def characters_per_second(text: str, speech: int) -> float | None:
     """Return letters and digits a second of `speech`, in samples; None without speech."""
-    return len(letters(text)) / (speech / SAMPLE_RATE) if speech > 0 else None
+    return per_second(len(letters(text)), speech)
+
+
+def per_second(count: int, speech: int) -> float | None:
+    """Return how many come in a second of `speech`, in samples; None without speech."""
+    return count / (speech / SAMPLE_RATE) if speech > 0 else None
 
 
 def repetition(text: str) -> tuple[int, int]:

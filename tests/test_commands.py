@@ -114,7 +114,6 @@ def test_unknown_command_suggests_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("args", "error"),
     [
-        (["transcibe"], "No such command 'transcibe'"),
         (["transcribe", "talks"], "Missing option '--out'"),
         (["transcribe", "talks", "--out", "o", "--runner", "locl"], "Invalid value for '--runner'"),
         (["transcribe", "talks", "--out", "o", "--passage-max-s", "0"], "Invalid value for '--passage-max-s'"),
