@@ -1,11 +1,12 @@
 """What a filter's look costs beside a transcription, and how right it is: CPU seconds, languages, speech or not.
 
-    python bench/filter.py MANIFEST... [--threads 1] [--no-transcribe] [--out DIR] [-- OPTIONS OF FILTER]
+    python bench/filter.py MANIFEST... [--threads 1] [--no-transcribe] [--least] [--out DIR] [-- OPTIONS OF FILTER]
 
 Each manifest goes through `filter` and through `transcribe`, as a user runs them, in a process of its own; CPU seconds
 are those of the process and of all that it starts. Loading the program and the model is told apart: it is measured on a
 few seconds of silence. The manifest's `language` is the truth that languages are held against (null: unknown), its
-`text` ("" is: nothing is said) the truth that keeping is held against.
+`text` ("" is: nothing is said) the truth that keeping is held against. `--least` tells what no look with the same
+model can do without: decoding, speech detection, and the encoder over what is listened to, without any padding.
 """
 
 from __future__ import annotations
@@ -20,6 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
+from pipeline.looks import LookingOptions, look
+from pipeline.sources import resolve
+from pipeline.types import Passage
+from pipeline.whisper import mel as audio
+from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.model import Whisper
+from pipeline.whisper.options import WhisperOptions
 
 ROOT = Path(__file__).parents[1]
 SILENCE = ROOT / "examples/audio/silence.wav"
@@ -38,6 +51,8 @@ def main() -> None:
         for number, manifest in enumerate(arguments.manifest):
             where = {name: f"{scratch}/{name}-{number}" for name in commands}
             took = {name: cpu_s(name, manifest, where[name], tail) - loading[name] for name, tail in commands.items()}
+            if arguments.least:
+                tell_least(manifest)
             tell(manifest, ds.dataset(f"{where['filter']}/decisions").to_table().to_pylist(), took)
             total = {name: total[name] + took[name] for name in commands}
         if len(total) == 2:
@@ -50,6 +65,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("manifest", nargs="+", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-transcribe", action="store_true")
+    parser.add_argument("--least", action="store_true")
     parser.add_argument("--out", help="keep the tables in this folder")
     return parser.parse_args(own.split()), rest.split()
 
@@ -61,6 +77,41 @@ def cpu_s(command: str, source: Path, out: str, options: list[str]) -> float:
     subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def tell_least(manifest: Path) -> None:
+    """Print the CPU seconds of what a look cannot do without, with one thread."""
+    torch.set_num_threads(1)
+    model = WhisperEngine(WhisperOptions(threads=1)).model
+    begun = spent_s()
+    recordings = resolve([str(manifest)]).recordings
+    found = [one for recording in recordings for one in look(recording, LookingOptions())]
+    passages = [one for one in found if isinstance(one, Passage)]
+    listened = spent_s()
+    with torch.inference_mode():
+        for passage in passages:
+            mel = audio.log_mel(torch.from_numpy(passage.pcm.copy()), model.dims.mel_bands)
+            for start in range(0, len(passage.pcm) // audio.HOP, audio.WINDOW_FRAMES):
+                encode(model, mel[None, :, start : start + audio.WINDOW_FRAMES])
+    say(f"{manifest.parent.name}/{manifest.name}: {listened - begun:.1f} CPU s to decode and to detect speech,")
+    say(f"  {spent_s() - listened:.1f} to encode {len(passages)} passages without their padding")
+
+
+def encode(model: Whisper, mel: Tensor) -> Tensor:
+    """Return the features of the audio alone: mel [N, bands, T] -> [N, T / 2, D]."""
+    x = F.pad(mel, (0, mel.shape[2] % 2))
+    encoder = model.encoder
+    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(x.transpose(1, 2)))))
+    x = x + encoder.positions[: x.shape[1]]
+    for layer in encoder.layers:
+        x = layer(x)
+    return encoder.norm(x)
+
+
+def spent_s() -> float:
+    """Return the CPU seconds of this process and of those it started."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in usages)
 
 
 def tell(manifest: Path, rows: list[dict[str, Any]], took: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
 """How well `bulkscribe plan` foretells a run: its wall and CPU time beside those of `transcribe` on the same sources.
 
-    python bench/plan.py talks/ --measure 8 -- --model base
+    python bench/plan.py talks/ --measure 20 -- --model base
 
 Options before `--` are plan's, those after it are given to both. Both run here, one after the other, with
 `--runner local`: what else the machine does meanwhile is in the numbers.

@@ -23,7 +23,7 @@ from pipeline import engines
 from pipeline.decode import DecodeOptions
 from pipeline.doubts import DoubtOptions
 from pipeline.errors import UserError
-from pipeline.forecast import Estimate, Forecast, Measured, forecast, listed_of
+from pipeline.forecast import Estimate, Forecast, Measured, draw, forecast, listed_of
 from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
 from pipeline.probes import Probe, probe_all
@@ -34,7 +34,7 @@ from pipeline.sources import resolve
 from pipeline.speakers import SpeakerOptions
 from pipeline.speech import SpeechOptions
 from pipeline.trial import measure, measure_again
-from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, Finished, setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SAMPLE_RATE, Finished, Recording, setting
 from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
 
@@ -46,10 +46,13 @@ class PlanOptions:
     language: str | None = setting(None, "Code of the language of all recordings; by default it is detected.")
     probe: int = setting(400, "Recordings, drawn by chance, whose headers are read.", within=AT_LEAST_ONE)
     measure: int = setting(
-        8, "Of these, recordings that are transcribed for real, to see how fast it goes.", within=AT_LEAST_ONE
+        16, "Of these, recordings that are transcribed for real, at least; drawn by length.", within=AT_LEAST_ONE
+    )
+    measure_min_s: float = setting(
+        480.0, "Least that is transcribed of all of them, of more recordings if need be.", "s", within=NOT_NEGATIVE
     )
     measure_max_s: float = setting(
-        120.0, "Most that is transcribed of each of them, from its start.", "s", within=AT_LEAST_ONE
+        60.0, "Most that is transcribed of each of them, at a place drawn by chance.", "s", within=AT_LEAST_ONE
     )
     actors: tuple[int, ...] = setting((1, 4, 16), "Numbers of actors to tell the wall time for.", within=AT_LEAST_ONE)
     price_per_hour: float | None = setting(
@@ -93,18 +96,19 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     drawn = sorted(chance.sample(range(len(recordings)), min(options.probe, len(recordings))))
     click.echo(f"reading {len(drawn)} headers of {len(recordings)} recordings", err=True)
     probes = probe_all([recordings[at] for at in drawn])
-    readable = [one.recording for one in probes if not one.trouble]
+    readable = [one for one in probes if not one.trouble]
     if not readable:
         raise UserError("none of the recordings that were looked at can be read", f"the first: {probes[0].trouble}")
-    chosen = chance.sample(readable, min(options.measure, len(readable)))
+    standing = _drawn(readable, options, chance)
+    chosen = [_somewhere(one, options.measure_max_s, chance) for one in readable if one.recording.id in standing]
     click.echo(f"transcribing up to {options.measure_max_s:g} s of {len(chosen)} recordings", err=True)
     short = values | {"decode_max_hours": min(values["decode_max_hours"], options.measure_max_s / 3600)}
     measured, finished = measure(plan_of(whisper, RayOptions(), gpus_here(), short), chosen)
     uris = (uri for table in recordings.tables(["uri"]) for uri in table["uri"].to_pylist())
     listed = listed_of(uris, map(int, recordings.sizes()))
-    found = forecast(listed, probes, measured, resampling)
+    found = forecast(listed, probes, measured, standing, resampling)
     again = _again(finished, whisper, values) if values["second_opinion"] is not None else None
-    second = forecast(listed, probes, again, resampling) if again else None
+    second = forecast(listed, probes, again, standing, resampling) if again else None
     load_s = measured.load_s + (again.load_s if again else 0.0)
     every = found.then(second) if second else found
     told = _told(every, listed.recordings, listed.bytes, probes, measured, load_s, whisper, options)
@@ -112,6 +116,27 @@ def command(source: tuple[str, ...], **values: Any) -> None:
         told["second_opinion"] = _told_second(second, again, values["second_opinion"])
     _show(told)
     click.echo(json.dumps(told))
+
+
+def _drawn(probes: Sequence[Probe], options: PlanOptions, chance: random.Random) -> dict[str, float]:
+    """Return what is measured, with the seconds that each stands for: enough to keep the engine busy."""
+    lengths = {one.recording.id: min(one.seconds or 0.0, options.measure_max_s) for one in probes}
+    state = chance.getstate()
+    for count in range(min(options.measure, len(probes)), len(probes) + 1):
+        chance.setstate(state)
+        drawn = draw(probes, count, chance)
+        if sum(lengths[id_] for id_ in drawn) >= options.measure_min_s:
+            break
+    return drawn
+
+
+def _somewhere(one: Probe, most_s: float, chance: random.Random) -> Recording:
+    """Return so much of a recording at most, anywhere in it: beginnings are unlike the rest."""
+    spare_s = (one.seconds or 0.0) - most_s
+    if spare_s <= 0:
+        return one.recording
+    start = one.recording.start + round(chance.uniform(0, spare_s) * SAMPLE_RATE)
+    return replace(one.recording, start=start, end=start + round(most_s * SAMPLE_RATE))
 
 
 def _again(finished: Sequence[Finished], first: WhisperOptions, values: dict[str, Any]) -> Measured:

@@ -17,7 +17,11 @@ _LINE = re.compile(
 )
 _INPUT = re.compile(r"Input #0, (\S+), from ")
 _STREAM = re.compile(r"\s*Stream #0:\d+.*?: (Audio|Video|Subtitle|Data|Attachment): (.*)", re.S)
-_DURATION = re.compile(r"\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_DURATION = re.compile(r"\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)(?:, start: (\d+\.\d+))?")
+# Of what was cut from a longer recording, or recorded in the middle of a stream, these tell the time of the end; for
+# Vorbis in an Ogg, ffmpeg has taken the beginning from it.
+_END_IS_TOLD = frozenset({"matroska,webm", "ogg", "asf", "nut"})
+_ALONE_TOLD = ("ogg", "vorbis")
 _CODEC = re.compile(r"[\w-]+")
 _RATE = re.compile(r"\b(\d+) Hz(?:, ([^,\n]+))?")
 _COUNTED = re.compile(r"(\d+) channels")
@@ -59,7 +63,7 @@ class FfmpegLog:
         self._entry = ""  # the line that is being collected: what follows without a level belongs to it
         self._in_header = False
         self._container: str | None = None
-        self._stated_s: float | None = None
+        self._told_s: tuple[float, float] | None = None  # duration and start
         self._estimated = False  # which ffmpeg says before it says the length
         self._audio: list[str] = []
         self._others: list[str] = []
@@ -87,7 +91,10 @@ class FfmpegLog:
             hertz = _RATE.search(self._audio[0])
             rate = int(hertz[1]) if hertz else None
             channels = _channels(hertz[2] or "") if hertz else None
-        return Media(self._container, codec, rate, channels, len(self._audio) or None, self._stated_s)
+        stated_s = None if self._told_s is None else self._told_s[0]
+        if self._told_s and self._container in _END_IS_TOLD and (self._container, codec) != _ALONE_TOLD:
+            stated_s = max(0.0, self._told_s[0] - self._told_s[1])
+        return Media(self._container, codec, rate, channels, len(self._audio) or None, stated_s)
 
     @property
     def opened(self) -> bool:
@@ -105,7 +112,7 @@ class FfmpegLog:
 
         The length of a file is that of its longest stream: with video or several audio tracks it says nothing of one.
         """
-        return self._stated_s if self.alone and not self._estimated else None
+        return self.media.stated_s if self.alone and not self._estimated else None
 
     @property
     def alone(self) -> bool:
@@ -156,8 +163,9 @@ class FfmpegLog:
             kept = self._audio if kind == "Audio" else self._others
             if len(kept) < _STREAMS:
                 kept.append(words if kind == "Audio" else _text(f"{kind}: {words}"))
-        elif (length := _DURATION.match(text)) and self._stated_s is None:
-            self._stated_s = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
+        elif (length := _DURATION.match(text)) and self._told_s is None:
+            hours, minutes, seconds, start = length.groups()
+            self._told_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds), float(start or 0)
 
     def _error(self, text: str) -> None:
         text = text.partition("\n    Last message repeated")[0].partition("\nTo ignore this")[0]

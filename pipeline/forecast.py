@@ -1,7 +1,8 @@
 """A listing, the headers of some of it and a measured run of a few -> what all of it will take, with ranges.
 
-Duty: the arithmetic. All audio is estimated from bytes by the pace of each format; costs are shares of what was
-measured. Ranges are percentiles of a bootstrap over the recordings that were looked at. Knows no files and no clocks.
+Duty: the arithmetic. All audio is estimated from bytes by the pace of each format; those to measure are drawn in
+proportion to their length, and each stands for the seconds that it was drawn for, however much of it was measured.
+Ranges are percentiles of a bootstrap over the recordings that were looked at. Knows no files and no clocks.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,7 @@ class Listed:
 class Heard:
     """A recording of the measured run: seconds that were heard, work that it made (any unit), language, characters."""
 
+    recording_id: str
     seconds: float
     speech_s: float
     work: float
@@ -102,6 +105,30 @@ class Forecast:
         )
 
 
+def draw(probes: Sequence[Probe], count: int, chance: Random) -> dict[str, float]:
+    """Draw recordings to measure: by id, the seconds of all `probes` that each stands for; none comes twice.
+
+    Systematic sampling in proportion to length (Madow 1949). What is longer than a draw's share is taken for itself.
+    """
+    known = [one.seconds for one in probes if one.seconds]
+    mean = sum(known) / len(known) if known else 1.0
+    lengths = {one.recording.id: one.seconds or mean for one in probes}
+    drawn: dict[str, float] = {}
+    for id_ in sorted(lengths, key=lambda id_: -lengths[id_]):
+        left = sum(lengths.values())
+        if len(drawn) == count or lengths[id_] * (count - len(drawn)) < left:
+            break
+        drawn[id_] = lengths.pop(id_)
+    if not lengths or len(drawn) == count:
+        return drawn
+    ids = sorted(lengths)
+    chance.shuffle(ids)
+    ends = np.cumsum([lengths[id_] for id_ in ids])
+    step = ends[-1] / (count - len(drawn))
+    hits = np.searchsorted(ends, (chance.random() + np.arange(count - len(drawn))) * step, side="right")
+    return drawn | {ids[at]: float(step) for at in hits}
+
+
 def audio_seconds(
     listed: Listed, probes: Sequence[Probe], options: ResampleOptions
 ) -> tuple[Estimate, NDArray[np.float64]]:
@@ -135,18 +162,27 @@ def _totals(sums: NDArray[np.float64], listed: Listed, endings: Sequence[str]) -
     return total
 
 
-def forecast(listed: Listed, probes: Sequence[Probe], measured: Measured, options: ResampleOptions) -> Forecast:
-    """Return what all recordings will take."""
+def forecast(
+    listed: Listed,
+    probes: Sequence[Probe],
+    measured: Measured,
+    standing: Mapping[str, float],
+    options: ResampleOptions,
+) -> Forecast:
+    """Return what all recordings will take; `standing` is what was drawn: the seconds each measured one stands for."""
     audio, samples = audio_seconds(listed, probes, options)
-    heard, work = measured.heard, sum(one.work for one in measured.heard) or 1.0
-    shares = np.array([one.work / work for one in heard])
-    seconds = np.array([one.seconds for one in heard])
-    columns = np.column_stack([seconds, shares, [one.speech_s for one in heard], [one.characters for one in heard]])
-    drawn = resampled(columns, options)
+    heard = measured.heard
+    work = sum(one.work for one in heard) or 1.0
     characters = sum(one.characters for one in heard) or 1
+    seconds = np.array([standing[one.recording_id] for one in heard])
+    told = np.array([[one.work / work, one.speech_s, one.characters] for one in heard])
+    heard_s = np.array([one.seconds for one in heard])[:, None]
+    paces = np.divide(told, heard_s, where=heard_s > 0, out=np.zeros_like(told))  # of a second
+    columns = np.column_stack([seconds, paces * seconds[:, None]])
+    drawn = resampled(columns, options)
     languages: dict[str, float] = defaultdict(float)
     for one in heard:
-        languages[one.language or "none"] += one.seconds
+        languages[one.language or "none"] += standing[one.recording_id] / seconds.sum()
     bad = np.array([[1.0, bool(one.trouble)] for one in probes])
     lost = resampled(bad, options)
 
@@ -170,10 +206,7 @@ def forecast(listed: Listed, probes: Sequence[Probe], measured: Measured, option
         scaled(1, measured.wall_s),
         scaled(1, measured.cpu_s),
         scaled(3, measured.output_bytes / characters),
-        {
-            language: seconds_ / max(measured.seconds, 1e-9)
-            for language, seconds_ in sorted(languages.items(), key=lambda item: -item[1])
-        },
+        dict(sorted(languages.items(), key=lambda item: -item[1])),
     )
 
 

@@ -21,6 +21,7 @@ _TAG = 10  # bytes of an ID3v2 header
 _LAME = 24  # bytes of what LAME and its kin write behind the count: name, ..., samples of silence before and after
 _ENCODERS = (b"LAME", b"Lavf", b"Lavc")
 _SEARCHED = 4096  # bytes behind the tag in which the first frame begins
+_LONGEST_PAGE_S = 31  # of an Ogg: 255 packets of 120 ms
 _UNKNOWN = 0x7FFF_0000  # sizes from here on, and 0, are of recorders that did not know or came not to say
 
 
@@ -135,7 +136,10 @@ class Ogg:
 
 
 def ogg(head: bytes, tail: bytes) -> Ogg | None:
-    """Return what the first and last bytes of an Ogg with Opus or Vorbis say; None for others, or several in a row."""
+    """Return what the first and last bytes of an Ogg with Opus or Vorbis say; None for others, or several in a row.
+
+    One that was recorded in the middle of a stream begins at the end of its first page with audio, or a little before.
+    """
     last = tail.rfind(b"OggS")
     page = tail[last : last + 18]
     if head[:4] != b"OggS" or last < 0 or len(page) < 18 or page[14:18] != head[14:18]:  # the stream's number
@@ -145,8 +149,19 @@ def ogg(head: bytes, tail: bytes) -> Ogg | None:
     packet = head[at : at + 30]
     if packet[:8] == b"OpusHead" and len(packet) >= 12:
         skipped = int.from_bytes(packet[10:12], "little")
-        return Ogg(max(0, position - skipped) / 48_000, 48_000, packet[9])
+        return Ogg(max(0, position - skipped - _begun(head, 48_000)) / 48_000, 48_000, packet[9])
     rate = int.from_bytes(packet[12:16], "little")
     if packet[:7] == b"\x01vorbis" and rate:
-        return Ogg(max(0, position) / rate, rate, packet[11])
+        return Ogg(max(0, position - _begun(head, rate)) / rate, rate, packet[11])
     return None
+
+
+def _begun(head: bytes, rate: int) -> int:
+    """Return the position of the first page with audio where it is more than such a page can hold, else 0."""
+    at = head.find(b"OggS")
+    while at >= 0:
+        position = int.from_bytes(head[at + 6 : at + 14], "little", signed=True)
+        if position > 0:
+            return position if position > _LONGEST_PAGE_S * rate else 0
+        at = head.find(b"OggS", at + 4)
+    return 0

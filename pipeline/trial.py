@@ -22,9 +22,15 @@ from pipeline.questions import of_tables
 from pipeline.reviews import opinion_rows, review, review_rows
 from pipeline.score import finish
 from pipeline.stages import Plan, in_process
-from pipeline.types import SAMPLE_RATE, Finished, Outcome, Recording, Segment, Transcript
+from pipeline.types import SAMPLE_RATE, Attempt, Finished, Outcome, Recording, Segment, Transcript
 
-_CUTTING = 0.2  # of a decoding: what cutting 30 s costs beside it; it only shares the measured time out
+# What shares the measured time out, in seconds of encoding; decoding a second once takes about the same.
+_STARTING = 3.0  # ffmpeg, for a recording
+_CUTTING = 0.1  # a second
+_PADDING_S = 4.0  # of a window, encoded and decoded beside its audio
+_SAMPLING = 2.0  # decodings that one at a temperature above 0 takes the time of: it has several candidates
+_LOOP = 2.4  # compression ratio above which a text repeats itself until there is no room left
+_LOOP_S = 75.0  # of speech, that have as many tokens as there is room for
 
 
 def measure(plan: Plan, recordings: Sequence[Recording]) -> tuple[Measured, list[Finished]]:
@@ -51,7 +57,7 @@ def measure_again(
     for one in first:
         id_ = one.outcome.recording.id
         seconds, stretches = one.outcome.duration / SAMPLE_RATE, len(asked[id_].stretches)
-        heard.append(Heard(seconds, heard_s.get(id_, 0.0), stretches, one.language, stretches))
+        heard.append(Heard(id_, seconds, heard_s.get(id_, 0.0), stretches, one.language, stretches))
     made = [opinion_rows(reviews), review_rows(reviews, part="part-0.parquet", model="", config_hash="", run_id="")]
     return Measured(tuple(heard), *costs, sum(map(_size, made)))
 
@@ -79,20 +85,34 @@ def _run(plan: Plan, recordings: Sequence[Recording]) -> tuple[list[tuple[Outcom
 
 
 def _heard(one: Finished) -> Heard:
-    seconds = one.outcome.duration / SAMPLE_RATE
+    recording, seconds = one.outcome.recording, one.outcome.duration / SAMPLE_RATE
     segments = [segment for _, segment in one.segments]
-    work = _decodings(segments) + _CUTTING * seconds / 30
-    characters = sum(len(segment.text) for segment in segments)
-    return Heard(seconds, one.outcome.speech / SAMPLE_RATE, work, one.language, characters)
+    speech_s = one.outcome.speech / SAMPLE_RATE
+    work = _STARTING + _CUTTING * seconds + speech_s + _decoded_s(segments)
+    return Heard(recording.id, seconds, speech_s, work, one.language, sum(len(segment.text) for segment in segments))
 
 
-def _decodings(segments: Iterable[Segment]) -> int:
-    """Count decodings of windows: segments of one window have all its attempts in common."""
-    count, before = 0, None
+def _decoded_s(segments: Iterable[Segment]) -> float:
+    """Return the seconds that were decoded, as often as they were; each window has some more, for its padding.
+
+    Segments of one window have all its attempts in common.
+    """
+    seconds, before = 0.0, None
     for segment in segments:
-        count += len(segment.attempts) if segment.attempts != before else 0
-        before = segment.attempts
-    return count
+        if segment.attempts != before:
+            before = segment.attempts
+            seconds += _PADDING_S + sum(_weight(one) * (_PADDING_S + _LOOP_S * _loops(one)) for one in before)
+        plain_s = (segment.end - segment.start) / SAMPLE_RATE
+        seconds += sum(_weight(one) * plain_s for one in before if not _loops(one))
+    return seconds
+
+
+def _weight(one: Attempt) -> float:
+    return _SAMPLING if one.temperature else 1.0
+
+
+def _loops(one: Attempt) -> bool:
+    return one.compression_ratio > _LOOP
 
 
 def _bytes_of(finished: list[Finished]) -> int:

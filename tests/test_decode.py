@@ -372,6 +372,32 @@ def test_containers_that_know_their_length_tell_what_is_cut_off(tmp_path: Path, 
     assert_missing(decoder(tmp_path / f"cut.{ending}", how), 5, of=20)
 
 
+LATE = {
+    "mka": "flac",
+    "webm": "libopus",
+    "ogg": "libvorbis",
+    "opus": "libopus",
+    "wma": "wmav2",
+    "m4a": "aac",
+    "ts": "aac",
+}
+
+
+@both_ways
+@pytest.mark.parametrize("ending", LATE)
+def test_what_begins_late_lacks_nothing(tmp_path: Path, ending: str, how: str) -> None:
+    """Pieces of a stream keep its clock, and some containers tell when they end by it."""
+    output = "-c:a", LATE[ending], "-output_ts_offset", "100"
+    path = make(tmp_path / f"x.{ending}", *output, tone="anoisesrc=d=20:a=0.3:r=16000")
+    whole = decoder(path, how)
+    assert len(heard(whole)) == pytest.approx(20 * RATE, abs=RATE // 4)
+    if whole.media.stated_s is not None:
+        assert whole.media.stated_s == pytest.approx(20, abs=0.5)
+    if ending == "mka":
+        (tmp_path / "cut.mka").write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+        assert_missing(decoder(tmp_path / "cut.mka", how), 5, of=20)
+
+
 @pytest.mark.parametrize(
     ("ending", "how", "lost"),  # seconds at most, where 2 are hurt: an Ogg loses pages, a Matroska clusters
     [

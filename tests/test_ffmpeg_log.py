@@ -35,6 +35,12 @@ line2.wav':
 [info]   Stream #0:0: Audio: pcm_s16le ([1][0][0][0] / 0x0001), 16000 Hz, mono, s16, 256 kb/s, start 0.005
 """
 
+CUT = """\
+[info] Input #0, {container}, from 'file:x':
+[info]   Duration: 00:01:50.01, start: 100.013000, bitrate: 7 kb/s
+[info]   Stream #0:0: Audio: {codec}, 48000 Hz, mono, fltp (start 100.01)
+"""
+
 
 def log_of(text: str, url: str = "file:x", piece: int = 7) -> FfmpegLog:
     log = FfmpegLog(url)
@@ -137,3 +143,16 @@ def test_an_endless_line_takes_no_memory() -> None:
     for _ in range(1000):
         log.feed(b"x" * 10_000)
     assert len(log._rest) + len(log._entry) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "length_s"),
+    [
+        ("matroska,webm", "vorbis", 9.997),
+        ("ogg", "opus", 9.997),
+        ("ogg", "vorbis", 110.01),
+        ("mov,mp4,m4a,3gp,3g2,mj2", "aac", 110.01),
+    ],
+)
+def test_length_of_what_begins_late(container: str, codec: str, length_s: float) -> None:
+    assert log_of(CUT.format(container=container, codec=codec)).media.stated_s == pytest.approx(length_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import resource
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from faulty_store import faulty_store
 
 from jobs import main
 from pipeline.ffmpeg_process import find_ffmpeg
-from pipeline.forecast import Heard, Measured, audio_seconds, forecast, listed_of
+from pipeline.forecast import Heard, Measured, audio_seconds, draw, forecast, listed_of
 from pipeline.probes import Probe, probe, probe_all
 from pipeline.resampling import ResampleOptions
 from pipeline.types import SAMPLE_RATE, Recording
@@ -31,11 +32,11 @@ LENGTHS = {  # seconds, as ffmpeg decodes them
 RESAMPLING = ResampleOptions()
 
 
-def plan(*args: str | Path) -> Result:
+def plan(*args: str | Path | int) -> Result:
     return CliRunner().invoke(main, ["plan", *map(str, args), "--model", "fake"])
 
 
-def told(*args: str | Path) -> dict[str, Any]:
+def told(*args: str | Path | int) -> dict[str, Any]:
     """Return the JSON line of a plan with the fake engine."""
     result = plan(*args)
     assert result.exit_code == 0, result.output
@@ -100,6 +101,15 @@ def test_container_that_only_ffmpeg_knows_is_probed_by_it(tmp_path: Path) -> Non
     command = [find_ffmpeg(), "-v", "error", "-i", str(AUDIO / "silence.wav"), "-c:a", "flac", str(path)]
     subprocess.run(command, check=True)
     assert probe(Recording("x", str(path))).seconds == pytest.approx(12.7, abs=0.1)
+
+
+@pytest.mark.parametrize("codec", ["libopus", "libvorbis"])
+def test_ogg_of_the_middle_of_a_stream_is_as_long_as_its_own_audio(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "x.ogg"
+    command = [find_ffmpeg(), "-v", "error", "-i", str(AUDIO / "es_centralita.opus"), "-output_ts_offset", "500"]
+    subprocess.run([*command, "-c:a", codec, str(path)], check=True)
+    # Less a page: where in it the stream begins would take reading its packets.
+    assert 40.4 - 5 < (probe(Recording("x", str(path), path.stat().st_size)).seconds or 0) < 40.5
 
 
 def test_long_file_of_a_store_is_read_at_its_ends_only(tmp_path: Path) -> None:
@@ -174,20 +184,75 @@ def test_sizes_that_no_store_tells_leave_the_mean_length() -> None:
     assert found.value == 150.0
 
 
+@pytest.fixture
+def chance() -> random.Random:
+    seed = random.randrange(2**31)
+    print("seed", seed)  # noqa: T201 (a failure must be repeatable)
+    return random.Random(seed)
+
+
+def probes_of(*lengths: float | None) -> list[Probe]:
+    return [Probe(recording(f"{at}.mp3"), seconds) for at, seconds in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 40, 99])
+def test_what_is_drawn_stands_for_all_audio_and_the_longest_for_itself(count: int, chance: random.Random) -> None:
+    probes = probes_of(*(chance.uniform(1, 9) for _ in range(40)), 800.0)
+    drawn = draw(probes, count, chance)
+    assert len(drawn) == min(count, 41)
+    assert sum(drawn.values()) == pytest.approx(sum(one.seconds or 0 for one in probes))
+    assert "40.mp3" in drawn
+    if count > 1:
+        assert drawn["40.mp3"] == 800.0
+    if count >= 41:
+        assert drawn == {one.recording.id: one.seconds for one in probes}
+
+
+def test_recordings_are_drawn_as_often_as_they_are_long(chance: random.Random) -> None:
+    probes = probes_of(1.0, 2.0, 3.0, 4.0, 10.0)
+    many = [draw(probes, 2, chance) for _ in range(4000)]
+    shares = [sum(f"{at}.mp3" in drawn for drawn in many) / len(many) for at in range(5)]
+    assert shares == pytest.approx([0.1, 0.2, 0.3, 0.4, 1.0], abs=0.04)  # five standard deviations
+
+
+def test_recording_of_unknown_length_is_drawn_as_one_of_the_mean(chance: random.Random) -> None:
+    assert draw(probes_of(10.0, 30.0, None), 3, chance) == {"0.mp3": 10.0, "1.mp3": 30.0, "2.mp3": 20.0}
+    assert draw(probes_of(None, None), 2, chance) == {"0.mp3": 1.0, "1.mp3": 1.0}
+
+
+def heard(*ones: tuple[float, float, str]) -> tuple[Heard, ...]:
+    """Return measured recordings by seconds, work and language."""
+    return tuple(
+        Heard(f"{at}.mp3", seconds, 0.8 * seconds, work, language, int(10 * seconds))
+        for at, (seconds, work, language) in enumerate(ones)
+    )
+
+
 def test_costs_go_with_the_audio_and_their_range_with_how_unlike_recordings_are() -> None:
     listed = listed_of([f"{n}.mp3" for n in range(100)], [1000] * 100)
-    probes = [Probe(recording(f"{n}.mp3"), 10.0) for n in range(100)]
-    alike = tuple(Heard(10.0, 8.0, 1.0, "en", 100) for _ in range(4))
-    found = forecast(listed, probes, Measured(alike, 5.0, 8.0, 16.0, 400), RESAMPLING)
+    probes = probes_of(*[10.0] * 100)
+    standing = {f"{at}.mp3": 250.0 for at in range(4)}
+    alike = heard(*[(10.0, 1.0, "en")] * 4)
+    found = forecast(listed, probes, Measured(alike, 5.0, 8.0, 16.0, 400), standing, RESAMPLING)
     assert (found.wall_s.value, found.wall_s.low, found.wall_s.high) == pytest.approx((200.0, 200.0, 200.0))
     assert (found.cpu_s.value, found.speech_s.value, found.output_bytes.value) == pytest.approx(
         (400.0, 800.0, 1000 * 10)
     )
-    unlike = tuple(Heard(10.0, 8.0, work, "en" if work > 1 else "de", 100) for work in (1.0, 3.0, 1.0, 3.0))
-    found = forecast(listed, probes, Measured(unlike, 5.0, 8.0, 16.0, 400), RESAMPLING)
+    unlike = heard(*((10.0, work, "en" if work > 1 else "de") for work in (1.0, 3.0, 1.0, 3.0)))
+    found = forecast(listed, probes, Measured(unlike, 5.0, 8.0, 16.0, 400), standing, RESAMPLING)
     assert found.wall_s.value == pytest.approx(200.0)
     assert found.wall_s.low < 150 < 250 < found.wall_s.high
     assert found.languages == {"de": 0.5, "en": 0.5}
+
+
+def test_each_measured_recording_counts_by_what_it_stands_for_however_much_was_heard_of_it() -> None:
+    probes = probes_of(1000.0, 5.0, 5.0)
+    ran = Measured(heard((100.0, 10.0, "fr"), (5.0, 5.0, "en"), (0.0, 3.0, "none")), 1.0, 18.0, 36.0, 105)
+    listed = listed_of([one.recording.uri for one in probes], [1000] * 3)
+    found = forecast(listed, probes, ran, draw(probes, 3, random.Random(0)), RESAMPLING)
+    assert (found.wall_s.value, found.cpu_s.value) == pytest.approx((105.0, 210.0))  # 10 s for each 100 s, and 5
+    assert found.output_bytes.value == pytest.approx(1005.0)
+    assert found.languages == pytest.approx({"fr": 1000 / 1010, "en": 5 / 1010, "none": 5 / 1010})
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -198,9 +263,7 @@ def test_everything_is_one_json_line_and_people_read_stderr() -> None:
     found = json.loads(result.stdout)
     assert (found["recordings"], found["probed"], found["unreadable"]["value"]) == (9, 9, 1.0)
     assert 3600 * found["audio_hours"]["value"] == pytest.approx(sum(LENGTHS.values()), rel=0.01)
-    assert found["measured"]["audio_s"] == pytest.approx(
-        sum(LENGTHS.values()) - 121.6, abs=1
-    )  # two minutes of the long
+    assert found["measured"]["audio_s"] == pytest.approx(sum(LENGTHS.values()) - 181.6, abs=1)  # a minute of the long
     assert found["troubles"] == {"not_audio": 1}
     walls = [found["wall_s"][count]["value"] - found["measured"]["load_s"] for count in ("1", "2")]
     assert walls[0] == pytest.approx(2 * walls[1], abs=0.3)
@@ -216,11 +279,40 @@ def test_same_seed_looks_at_the_same_recordings(tmp_path: Path) -> None:
             AUDIO / ("silence.wav" if number % 2 else "music.mp3"),
             tmp_path / f"{number}{'.wav' if number % 2 else '.mp3'}",
         )
-    a, b, other = (told(tmp_path, "--probe", "5", "--measure", "2", "--seed", seed) for seed in ("1", "1", "2"))
+    few = "--probe", "5", "--measure", "2", "--measure-min-s", "0"
+    a, b, other = (told(tmp_path, *few, "--seed", seed) for seed in ("1", "1", "2"))
     assert (a["audio_hours"], a["formats"]) == (b["audio_hours"], b["formats"])
-    assert a["probed"] == 5
+    assert (a["probed"], a["measured"]["recordings"]) == (5, 2)
     assert 3600 * a["audio_hours"]["value"] == pytest.approx(6 * (12.7 + 30.8), abs=1)  # both kinds were among the five
     assert other["formats"] != {} != a["formats"]
+
+
+def test_of_long_recordings_any_part_is_measured(tmp_path: Path) -> None:
+    command = [
+        find_ffmpeg(),
+        "-v",
+        "error",
+        "-i",
+        str(AUDIO / "es_centralita.opus"),
+        "-af",
+        "adelay=40s,apad=whole_dur=120",
+    ]
+    subprocess.run([*command, str(tmp_path / "x.flac")], check=True)  # speech from 40 to 80 s of 120
+    speech_s = [
+        3600 * told(tmp_path, "--measure-max-s", "20", "--seed", seed)["speech_hours"]["value"] for seed in range(8)
+    ]
+    assert min(speech_s) < 20  # of silence
+    assert max(speech_s) > 60  # of speech
+
+
+def test_of_short_recordings_more_are_measured(tmp_path: Path) -> None:
+    for number in range(9):
+        shutil.copy(AUDIO / "silence.wav", tmp_path / f"{number}.wav")  # 12.7 s
+    counts = [
+        told(tmp_path, "--measure", "2", "--measure-min-s", seconds)["measured"]["recordings"]
+        for seconds in ("0", "30", "60", "480")
+    ]
+    assert counts == [2, 3, 5, 9]
 
 
 def test_sources_of_which_nothing_can_be_read_are_told(tmp_path: Path) -> None:
