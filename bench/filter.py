@@ -91,8 +91,8 @@ def tell_least(manifest: Path) -> None:
     with torch.inference_mode():
         for passage in passages:
             mel = audio.log_mel(torch.from_numpy(passage.pcm.copy()), model.dims.mel_bands)
-            for start in range(0, len(passage.pcm) // audio.HOP, audio.WINDOW_FRAMES):
-                encode(model, mel[None, :, start : start + audio.WINDOW_FRAMES])
+            for window in mel[:, : len(passage.pcm) // audio.HOP].split(audio.WINDOW_FRAMES, 1):
+                encode(model, window[None])
     say(f"{manifest.parent.name}/{manifest.name}: {listened - begun:.1f} CPU s to decode and to detect speech,")
     say(f"  {spent_s() - listened:.1f} to encode {len(passages)} passages without their padding")
 
