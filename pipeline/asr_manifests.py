@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.subtitles import Row, plain
+from pipeline.transcripts import speaker_of_all
 
 SHARD = 100_000  # segments in a shard; a recording is never parted
 _SCORES = ("avg_logprob", "compression_ratio", "no_speech_prob", "evidence_per_token", "speech_ratio", "flags")
@@ -88,7 +89,7 @@ def _nemo(recording: Row, row: Row) -> dict[str, Any]:
         "text": plain(row["text"]),
         "lang": row["language"],
     }
-    return line | ({"speaker": row["speaker"]} if row.get("speaker") else {})
+    return line | _speaker(recording, row)
 
 
 def _supervision(recording: Row, row: Row, channel: int | list[int]) -> dict[str, Any]:
@@ -102,4 +103,9 @@ def _supervision(recording: Row, row: Row, channel: int | list[int]) -> dict[str
         "language": row["language"],
         "custom": {name: row[name] for name in _SCORES if row.get(name) is not None},
     }
-    return line | ({"speaker": row["speaker"]} if row.get("speaker") else {})
+    return line | _speaker(recording, row)
+
+
+def _speaker(recording: Row, row: Row) -> dict[str, str]:
+    label = speaker_of_all(recording["recording_id"], row.get("speaker"))
+    return {"speaker": label} if label else {}

@@ -19,7 +19,11 @@ CLIPS = pa.schema(
         column("end", pa.float64(), "From the start of the recording; of a kept clip, its edge.", "s", nullable=False),
         column("text", pa.string(), "What is said in it.", nullable=False),
         column("language", pa.string(), "Code of the language.", nullable=False),
-        column("speaker", pa.string(), "Label of the speaker; null where there is none, or more than one."),
+        column(
+            "speaker",
+            pa.string(),
+            'Who speaks, among all recordings: "RECORDING_ID/Speaker 1"; null where there is none, or more than one.',
+        ),
         column("kept", pa.bool_(), "Whether it is in the data set.", nullable=False),
         column("reasons", pa.list_(pa.string()), "Why it was not kept; empty for kept ones.", nullable=False),
         column("split", pa.string(), "Which of train, validation and test it lies in.", nullable=False),

@@ -237,7 +237,7 @@ def test_channel_that_was_listened_to_is_the_channel_of_the_supervisions(tmp_pat
     for selection, channel in (("mix", [0, 1]), ("channel 1", 1)):
         _, (_, supervisions) = lhotse_lines(about | {"selection": selection}, [row])
         (line,) = supervisions
-        assert (line["channel"], line["speaker"], line["custom"]) == (channel, "A", {"flags": []})
+        assert (line["channel"], line["speaker"], line["custom"]) == (channel, "id/A", {"flags": []})
 
 
 def test_recording_of_a_stretch_reaches_to_its_end_at_least() -> None:

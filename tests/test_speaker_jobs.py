@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -93,6 +94,22 @@ def test_text_and_subtitles_name_the_speakers(out: Path, tmp_path: Path) -> None
         [find_ffmpeg(), "-v", "error", "-i", tmp_path / "both.vtt", tmp_path / "both.srt"], check=True, timeout=60
     )  # others read it
     assert "Speaker 2" not in (tmp_path / "both.srt").read_text()
+
+
+def test_in_training_data_a_label_is_one_speaker(out: Path, tmp_path: Path) -> None:
+    told = read(out, "speakers")
+    labels = {
+        f"{recording}/{speaker}" for recording, speaker in zip(told["recording_id"], told["speaker"], strict=True)
+    }
+    assert len(labels) == 3
+    done = CliRunner().invoke(main, ["export", str(out), "--format", "nemo,lhotse", "--to", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (nemo,), (lhotse,) = tmp_path.glob("nemo/*.json"), tmp_path.glob("lhotse/supervisions.*")
+    for lines in (nemo.read_bytes(), gzip.decompress(lhotse.read_bytes())):
+        assert {json.loads(line)["speaker"] for line in lines.splitlines()} == labels
+    done = CliRunner().invoke(main, ["pseudo-label", str(out), "--out", str(tmp_path / "set"), "--preset", "tts"])
+    assert done.exit_code == 0, done.output
+    assert set(pd.read_parquet(tmp_path / "set" / "clips")["speaker"]) == labels
 
 
 def test_people_are_linked_later_and_once_more_without_listening_again(talks: Path, out: Path, tmp_path: Path) -> None:
