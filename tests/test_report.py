@@ -355,6 +355,21 @@ def test_page_fits_its_window_and_follows_the_scheme(opened: Page, width: int, s
     assert fill == {"light": "rgb(31, 138, 112)", "dark": "rgb(63, 183, 151)"}[scheme]  # charts do so, too
 
 
+@pytest.mark.parametrize("width", [width for width, scheme in VIEWS if scheme == "dark"])
+def test_words_in_charts_are_not_cut_off(opened: Page, width: int) -> None:
+    """The page's font may be wider than the one that the charts were laid out with."""
+    opened.set_viewport_size({"width": width, "height": 844})
+    cut = opened.evaluate(
+        """() => [...document.querySelectorAll("svg text")].filter((text) => {
+            const svg = text.closest("svg"), word = text.getBoundingClientRect()
+            const shown = getComputedStyle(svg).overflow === "visible" ? svg.closest("section") : svg
+            const seen = shown.getBoundingClientRect()
+            return word.width && (word.left < seen.left || word.right > seen.right)
+        }).map((text) => text.textContent)"""
+    )
+    assert cut == []
+
+
 @pytest.mark.parametrize(("width", "scheme"), [VIEWS[1], VIEWS[2]])
 def test_axe_finds_nothing_that_keeps_people_out(opened: Page, width: int, scheme: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
