@@ -11,9 +11,13 @@ from torch import nn
 
 from pipeline.whisper import precision
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.model import attend
+from pipeline.whisper.model import QUERIES, attend, attend_rounded
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
+
+HAS_BFLOAT16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU"
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,22 @@ def test_one_query_of_bfloat16_keys_is_the_same_in_any_company(rows: int) -> Non
     assert torch.equal(attend(q[:rows], k[:rows], v[:rows]), attend(q, k, v)[:rows])
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU")
+@pytest.mark.parametrize("length", [7, QUERIES, 2 * QUERIES + 1])
+def test_rounded_attention_is_close_however_alike_the_keys_are(length: int) -> None:
+    q, k, v = torch.randn(3, 2, 4, length, 64)
+    k += 30 * torch.randn(4, 1, 64)  # what all keys have in common makes large scores, and no difference
+    exact, rounded = attend(q, k, v), attend_rounded(q, k, v)
+    assert (rounded - exact).norm() / exact.norm() < 0.02
+
+
+@HAS_BFLOAT16
+def test_encoder_of_float32_is_not_rounded_and_that_of_int8_is_where_it_pays() -> None:
+    for dtype, rounded in (("float32", False), ("int8", not torch.cpu._is_amx_tile_supported())):
+        model = WhisperEngine(WhisperOptions(dtype=dtype)).model
+        assert {layer.attention.rounded for layer in model.encoder.layers} == {rounded}
+
+
+@HAS_BFLOAT16
 def test_what_int8_hears_is_kept_in_bfloat16(engine: WhisperEngine) -> None:
     assert engine.silence.dtype == engine.model.new_audio(1).dtype == torch.bfloat16
     room = engine.model.new_audio(3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ TEXT_POSITIONS = 448  # of the decoder
 STEADY_ROWS = 16
 # For the same reason attention runs over whole blocks of the cache (masked), however far the batch mates have come.
 CACHE_STEP = 64
+QUERIES = 500  # whose scores of all keys a core's cache holds, in 16 bits
 # And whole texts go through one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
@@ -75,6 +77,8 @@ class Feedforward(nn.Module):
 class SelfAttention(nn.Module):
     """LayerNorm, then attention of x to itself; queries, keys and values come of one product."""
 
+    rounded = False  # whether attention to a whole window's positions multiplies in bfloat16
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -90,7 +94,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]."""
         q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A', E]
-        return self.out(attend(q, k, v, bias).flatten(2))  # type: ignore[no-any-return]
+        heard = attend_rounded(q, k, v) if self.rounded and bias is None else attend(q, k, v, bias)
+        return self.out(heard.flatten(2))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -129,6 +134,28 @@ def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
         scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
     heard: Tensor = scores.softmax(3).to(v.dtype) @ v  # [R, H, 1, E]
     return heard.transpose(1, 2).to(q.dtype)
+
+
+def attend_rounded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q, k and v [N, H, S, E] -> [N, S, H, E]. Plain products in bfloat16: for a CPU without tiles, and many positions.
+
+    Keys are taken from their mean, which changes no weight but leaves small scores, whose rounding matters less
+    (Zhang et al. 2024, "SageAttention").
+    """
+    windows, heads, length, size = q.shape
+    heard = q.new_empty(windows, length, heads, size)
+    q = (q * size**-0.5).bfloat16()
+    k = (k - k.mean(2, keepdim=True)).bfloat16().transpose(2, 3).contiguous()
+    v = v.bfloat16().contiguous()
+    room = q.new_empty(2, min(QUERIES, length), length)
+    for n, h in product(range(windows), range(heads)):
+        for start in range(0, length, QUERIES):
+            some = q[n, h, start : start + QUERIES].contiguous()
+            scores, weights = room[:, : len(some)]
+            torch.mm(some, k[n, h], out=scores)
+            torch.softmax(scores, 1, out=weights)
+            heard[n, start : start + QUERIES, h] = weights @ v[n, h]
+    return heard
 
 
 class EncoderLayer(nn.Module):

@@ -65,7 +65,8 @@ def quantise(model: Whisper) -> Whisper:
 
     The decoder reads few rows at a time and is bound by reading its weights: int8, with fine activations. The encoder
     and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX), int8
-    with one number an activation elsewhere. Those keys and values are kept in bfloat16 where oneDNN computes with it.
+    with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values are kept in it,
+    and the encoder attends in it.
     """
     tiles = torch.cpu._is_amx_tile_supported()
     for name, module in list(model.named_modules()):
@@ -79,4 +80,6 @@ def quantise(model: Whisper) -> Whisper:
             layer.cross.kv.bfloat16()  # type: ignore[union-attr]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         model.decoder.audio_dtype = torch.bfloat16
+        for layer in model.encoder.layers:
+            layer.attention.rounded = not tiles  # type: ignore[union-attr]
     return model
