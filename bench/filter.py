@@ -52,7 +52,7 @@ def main() -> None:
             where = {name: f"{scratch}/{name}-{number}" for name in commands}
             took = {name: cpu_s(name, manifest, where[name], tail) - loading[name] for name, tail in commands.items()}
             if arguments.least:
-                tell_least(manifest)
+                tell_least(manifest, options)
             tell(manifest, ds.dataset(f"{where['filter']}/decisions").to_table().to_pylist(), took)
             total = {name: total[name] + took[name] for name in commands}
         if len(total) == 2:
@@ -79,10 +79,11 @@ def cpu_s(command: str, source: Path, out: str, options: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def tell_least(manifest: Path) -> None:
+def tell_least(manifest: Path, options: list[str]) -> None:
     """Print the CPU seconds of what a look cannot do without, with one thread."""
     torch.set_num_threads(1)
-    model = WhisperEngine(WhisperOptions(threads=1)).model
+    name = options[options.index("--model") + 1] if "--model" in options else WhisperOptions.model
+    model = WhisperEngine(WhisperOptions(model=name, threads=1)).model
     begun = spent_s()
     recordings = resolve([str(manifest)]).recordings
     found = [one for recording in recordings for one in look(recording, LookingOptions())]
@@ -92,7 +93,7 @@ def tell_least(manifest: Path) -> None:
         for passage in passages:
             mel = audio.log_mel(torch.from_numpy(passage.pcm.copy()), model.dims.mel_bands)
             for window in mel[:, : len(passage.pcm) // audio.HOP].split(audio.WINDOW_FRAMES, 1):
-                encode(model, window[None])
+                encode(model, window[None].to(model.dtype))
     say(f"{manifest.parent.name}/{manifest.name}: {listened - begun:.1f} CPU s to decode and to detect speech,")
     say(f"  {spent_s() - listened:.1f} to encode {len(passages)} passages without their padding")
 

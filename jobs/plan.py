@@ -26,7 +26,7 @@ from pipeline.errors import UserError
 from pipeline.forecast import Estimate, Forecast, Measured, draw, forecast, listed_of
 from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
-from pipeline.probes import Probe, probe_all
+from pipeline.probes import Probe, ending, probe_all
 from pipeline.ray_options import RayOptions
 from pipeline.resampling import ResampleOptions
 from pipeline.score import ScoreOptions
@@ -35,8 +35,12 @@ from pipeline.speakers import SpeakerOptions
 from pipeline.speech import SpeechOptions
 from pipeline.trial import measure, measure_again
 from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SAMPLE_RATE, Finished, Recording, setting
+from pipeline.uris import WEB_SCHEMES, scheme
 from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
+
+# Names of audio in which ffmpeg finds a time at once. Video is decoded from its start; the web may give no ranges.
+_SOUGHT = frozenset({"aac", "aiff", "caf", "flac", "m4a", "m4b", "mka", "mp3", "oga", "ogg", "opus", "w64", "wav"})
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ class PlanOptions:
         480.0, "Least that is transcribed of all of them, of more recordings if need be.", "s", within=NOT_NEGATIVE
     )
     measure_max_s: float = setting(
-        60.0, "Most that is transcribed of each of them, at a place drawn by chance.", "s", within=AT_LEAST_ONE
+        60.0,
+        "Most that is transcribed of each of them, where it can be sought at a place drawn by chance.",
+        "s",
+        within=AT_LEAST_ONE,
     )
     actors: tuple[int, ...] = setting((1, 4, 16), "Numbers of actors to tell the wall time for.", within=AT_LEAST_ONE)
     price_per_hour: float | None = setting(
@@ -102,8 +109,11 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     standing = _drawn(readable, options, chance)
     chosen = [_somewhere(one, options.measure_max_s, chance) for one in readable if one.recording.id in standing]
     click.echo(f"transcribing up to {options.measure_max_s:g} s of {len(chosen)} recordings", err=True)
-    short = values | {"decode_max_hours": min(values["decode_max_hours"], options.measure_max_s / 3600)}
-    measured, finished = measure(plan_of(whisper, RayOptions(), gpus_here(), short), chosen)
+    measured, finished = measure(plan_of(whisper, RayOptions(), gpus_here(), values), chosen)
+    if not measured.seconds:
+        failures = [one.outcome.failure for one in finished if one.outcome.failure]
+        why = f"the first: {failures[0].kind}: {failures[0].message}" if failures else "they are empty"
+        raise UserError("nothing of the recordings that were to be measured could be decoded", why)
     uris = (uri for table in recordings.tables(["uri"]) for uri in table["uri"].to_pylist())
     listed = listed_of(uris, map(int, recordings.sizes()))
     found = forecast(listed, probes, measured, standing, resampling)
@@ -120,7 +130,8 @@ def command(source: tuple[str, ...], **values: Any) -> None:
 
 def _drawn(probes: Sequence[Probe], options: PlanOptions, chance: random.Random) -> dict[str, float]:
     """Return what is measured, with the seconds that each stands for: enough to keep the engine busy."""
-    lengths = {one.recording.id: min(one.seconds or 0.0, options.measure_max_s) for one in probes}
+    most_s = options.measure_max_s
+    lengths = {one.recording.id: min(most_s if one.seconds is None else one.seconds, most_s) for one in probes}
     state = chance.getstate()
     for count in range(min(options.measure, len(probes)), len(probes) + 1):
         chance.setstate(state)
@@ -131,12 +142,15 @@ def _drawn(probes: Sequence[Probe], options: PlanOptions, chance: random.Random)
 
 
 def _somewhere(one: Probe, most_s: float, chance: random.Random) -> Recording:
-    """Return so much of a recording at most, anywhere in it: beginnings are unlike the rest."""
-    spare_s = (one.seconds or 0.0) - most_s
-    if spare_s <= 0:
-        return one.recording
-    start = one.recording.start + round(chance.uniform(0, spare_s) * SAMPLE_RATE)
-    return replace(one.recording, start=start, end=start + round(most_s * SAMPLE_RATE))
+    """Return so much of a recording at most: anywhere in it, since beginnings are unlike the rest, or of its start.
+
+    A place is drawn only where what lies before it need not be read and decoded, which would be measured, too.
+    """
+    recording, place = one.recording, max(0.0, (one.seconds or 0.0) - most_s) * chance.random()
+    sought = ending(recording.uri) in _SOUGHT and (scheme(recording.uri) not in WEB_SCHEMES)
+    start = recording.start + (round(place * SAMPLE_RATE) if sought else 0)
+    end = start + round(most_s * SAMPLE_RATE)
+    return replace(recording, start=start, end=end if recording.end is None else min(end, recording.end))
 
 
 def _again(finished: Sequence[Finished], first: WhisperOptions, values: dict[str, Any]) -> Measured:

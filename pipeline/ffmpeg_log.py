@@ -19,7 +19,7 @@ _INPUT = re.compile(r"Input #0, (\S+), from ")
 _STREAM = re.compile(r"\s*Stream #0:\d+.*?: (Audio|Video|Subtitle|Data|Attachment): (.*)", re.S)
 _DURATION = re.compile(r"\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)(?:, start: (\d+\.\d+))?")
 # Of what was cut from a longer recording, or recorded in the middle of a stream, these tell the time of the end; for
-# Vorbis in an Ogg, ffmpeg has taken the beginning from it.
+# Vorbis in an Ogg, ffmpeg has taken the beginning from it. It does not see that FLAC in an Ogg begins late, nor an AVI.
 _END_IS_TOLD = frozenset({"matroska,webm", "ogg", "asf", "nut"})
 _ALONE_TOLD = ("ogg", "vorbis")
 _CODEC = re.compile(r"[\w-]+")

@@ -110,9 +110,9 @@ def draw(probes: Sequence[Probe], count: int, chance: Random) -> dict[str, float
 
     Systematic sampling in proportion to length (Madow 1949). What is longer than a draw's share is taken for itself.
     """
-    known = [one.seconds for one in probes if one.seconds]
-    mean = sum(known) / len(known) if known else 1.0
-    lengths = {one.recording.id: one.seconds or mean for one in probes}
+    known = [one.seconds for one in probes if one.seconds is not None]
+    mean = sum(known) / len(known) if any(known) else 1.0
+    lengths = {one.recording.id: mean if one.seconds is None else one.seconds for one in probes}
     drawn: dict[str, float] = {}
     for id_ in sorted(lengths, key=lambda id_: -lengths[id_]):
         left = sum(lengths.values())

@@ -21,7 +21,7 @@ _TAG = 10  # bytes of an ID3v2 header
 _LAME = 24  # bytes of what LAME and its kin write behind the count: name, ..., samples of silence before and after
 _ENCODERS = (b"LAME", b"Lavf", b"Lavc")
 _SEARCHED = 4096  # bytes behind the tag in which the first frame begins
-_LONGEST_PAGE_S = 31  # of an Ogg: 255 packets of 120 ms
+_LONGEST_PAGE_S = 31  # of an Ogg: 255 packets of 120 ms, the longest of Opus; Vorbis has shorter ones but at 8 kHz
 _UNKNOWN = 0x7FFF_0000  # sizes from here on, and 0, are of recorders that did not know or came not to say
 
 

@@ -201,7 +201,6 @@ def test_what_is_drawn_stands_for_all_audio_and_the_longest_for_itself(count: in
     drawn = draw(probes, count, chance)
     assert len(drawn) == min(count, 41)
     assert sum(drawn.values()) == pytest.approx(sum(one.seconds or 0 for one in probes))
-    assert "40.mp3" in drawn
     if count > 1:
         assert drawn["40.mp3"] == 800.0
     if count >= 41:
@@ -283,6 +282,7 @@ def test_same_seed_looks_at_the_same_recordings(tmp_path: Path) -> None:
     a, b, other = (told(tmp_path, *few, "--seed", seed) for seed in ("1", "1", "2"))
     assert (a["audio_hours"], a["formats"]) == (b["audio_hours"], b["formats"])
     assert (a["probed"], a["measured"]["recordings"]) == (5, 2)
+    assert (a["measured"]["audio_s"], a["speech_hours"]) == (b["measured"]["audio_s"], b["speech_hours"])
     assert 3600 * a["audio_hours"]["value"] == pytest.approx(6 * (12.7 + 30.8), abs=1)  # both kinds were among the five
     assert other["formats"] != {} != a["formats"]
 
@@ -305,6 +305,24 @@ def test_of_long_recordings_any_part_is_measured(tmp_path: Path) -> None:
     assert max(speech_s) > 60  # of speech
 
 
+def test_of_video_the_beginning_is_measured(tmp_path: Path) -> None:
+    """What lies before a place in it would be decoded, and measured, too."""
+    source = str(AUDIO / "es_centralita.opus")
+    command = [find_ffmpeg(), "-v", "error", "-i", source, "-f", "lavfi", "-i", "testsrc=s=64x48:d=80"]
+    subprocess.run([*command, "-c:a", "aac", "-c:v", "mpeg4", str(tmp_path / "x.mp4")], check=True)  # speech up to 40 s
+    for seed in range(5):
+        found = told(tmp_path, "--measure-max-s", "20", "--seed", seed)
+        assert 3600 * found["speech_hours"]["value"] > 60  # as if it went on so
+
+
+def test_recordings_of_unknown_length_count_as_much_as_is_measured_of_each(tmp_path: Path) -> None:
+    for number in range(9):
+        command = [find_ffmpeg(), "-v", "error", "-i", str(AUDIO / "silence.wav"), "-f", "matroska", "-live", "1"]
+        subprocess.run([*command, str(tmp_path / f"{number}.mka")], check=True)
+    found = told(tmp_path, "--measure", "2", "--measure-min-s", "30", "--measure-max-s", "10")
+    assert found["measured"]["recordings"] == 3
+
+
 def test_of_short_recordings_more_are_measured(tmp_path: Path) -> None:
     for number in range(9):
         shutil.copy(AUDIO / "silence.wav", tmp_path / f"{number}.wav")  # 12.7 s
@@ -321,6 +339,15 @@ def test_sources_of_which_nothing_can_be_read_are_told(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "error: none of the recordings that were looked at can be read" in result.stderr
     assert "hint: the first: not_audio" in result.stderr
+
+
+def test_sources_of_which_nothing_can_be_decoded_are_told(tmp_path: Path) -> None:
+    whole = (AUDIO / "it_centralino.flac").read_bytes()
+    (tmp_path / "x.flac").write_bytes(whole[:5000] + bytes(len(whole)))  # a header, and no frame
+    result = plan(tmp_path, "--measure-max-s", "5", "--seed", "1")
+    assert result.exit_code == 2
+    assert "error: nothing of the recordings that were to be measured could be decoded" in result.stderr
+    assert "hint: the first: " in result.stderr
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

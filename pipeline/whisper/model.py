@@ -27,9 +27,10 @@ TEXT_POSITIONS = 448  # of the decoder
 STEADY_ROWS = 16
 # For the same reason attention runs over whole blocks of the cache (masked), however far the batch mates have come.
 CACHE_STEP = 64
-QUERIES = 500  # whose scores of all keys a core's cache holds, in 16 bits
 # And whole texts go through one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
+
+QUERIES = 500  # whose scores of all keys a core's cache holds, in 16 bits
 
 # Of what computes attention, cuDNN is the quickest for a shape that recurs, but makes a plan for each new one: 2.4 ms
 # a layer on an H100. Texts and prompts have all shapes.
