@@ -100,9 +100,8 @@ def tell_least(manifest: Path, options: list[str]) -> None:
 
 def encode(model: Whisper, mel: Tensor) -> Tensor:
     """Return the features of the audio alone: mel [N, bands, T] -> [N, T / 2, D]."""
-    x = F.pad(mel, (0, mel.shape[2] % 2))
     encoder = model.encoder
-    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(x.transpose(1, 2)))))
+    x = encoder._convolved(F.pad(mel, (0, mel.shape[2] % 2)))
     x = x + encoder.positions[: x.shape[1]]
     for layer in encoder.layers:
         x = layer(x)

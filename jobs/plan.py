@@ -147,7 +147,7 @@ def _somewhere(one: Probe, most_s: float, chance: random.Random) -> Recording:
     A place is drawn only where what lies before it need not be read and decoded, which would be measured, too.
     """
     recording, place = one.recording, max(0.0, (one.seconds or 0.0) - most_s) * chance.random()
-    sought = ending(recording.uri) in _SOUGHT and (scheme(recording.uri) not in WEB_SCHEMES)
+    sought = ending(recording.uri) in _SOUGHT and scheme(recording.uri) not in WEB_SCHEMES
     start = recording.start + (round(place * SAMPLE_RATE) if sought else 0)
     end = start + round(most_s * SAMPLE_RATE)
     return replace(recording, start=start, end=end if recording.end is None else min(end, recording.end))
