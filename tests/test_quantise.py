@@ -9,9 +9,10 @@ import torch
 from speech_examples import LANGUAGES, answers, clip, passage, said, with_options
 from torch import nn
 
+from pipeline.whisper import model as network
 from pipeline.whisper import precision
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.model import QUERIES, attend, attend_rounded
+from pipeline.whisper.model import FEW, QUERIES, attend, attend_rounded, dots
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
 
@@ -66,23 +67,30 @@ def test_int8_rows_are_the_same_in_any_company(rows: int, *, fine: bool) -> None
 KEYS = 200
 
 
+@pytest.fixture(params=[True, False], ids=["dots", "no dots"])
+def either_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "dots", lambda: request.param)
+
+
+@pytest.mark.usefixtures("either_cpu")
+@pytest.mark.parametrize("queries", [1, 5, FEW + 1, QUERIES + 1])
 @pytest.mark.parametrize("kind", ["none", "mask", "bias"])
-def test_one_query_of_bfloat16_keys_attends_like_many(kind: str) -> None:
+def test_queries_of_bfloat16_keys_attend_like_those_of_float32(kind: str, queries: int) -> None:
     torch.manual_seed(4)
-    q, k, v = torch.randn(3, 2, 5, 64), torch.randn(3, 2, KEYS, 64), torch.randn(3, 2, KEYS, 64)
+    q, k, v = torch.randn(3, 2, queries, 64), torch.randn(3, 2, KEYS, 64), torch.randn(3, 2, KEYS, 64)
     masks = {"none": None, "mask": torch.rand(3, 1, 1, KEYS) < 0.5, "bias": 3 * torch.randn(1, 1, 1, KEYS)}
     mask = masks[kind]
-    exact = attend(q, k, v, mask)
-    for at in range(q.shape[2]):
-        one = attend(q[:, :, at : at + 1], k.bfloat16(), v.bfloat16(), mask)
-        assert one.dtype == q.dtype
-        torch.testing.assert_close(one, exact[:, at : at + 1], atol=0.02, rtol=0.02)
+    exact, rounded = attend(q, k, v, mask), attend(q, k.bfloat16(), v.bfloat16(), mask)
+    assert rounded.dtype == q.dtype
+    assert (rounded - exact).norm() / exact.norm() < 0.02
 
 
+@pytest.mark.usefixtures("either_cpu")
+@pytest.mark.parametrize("queries", [1, 5])
 @pytest.mark.parametrize("rows", [1, 3, 16])
-def test_one_query_of_bfloat16_keys_is_the_same_in_any_company(rows: int) -> None:
+def test_queries_of_bfloat16_keys_are_the_same_in_any_company(rows: int, queries: int) -> None:
     q, k, v = (
-        torch.randn(20, 8, 1, 64),
+        torch.randn(20, 8, queries, 64),
         torch.randn(20, 8, 1500, 64).bfloat16(),
         torch.randn(20, 8, 1500, 64).bfloat16(),
     )
@@ -93,13 +101,14 @@ def test_one_query_of_bfloat16_keys_is_the_same_in_any_company(rows: int) -> Non
 def test_rounded_attention_is_close_however_alike_the_keys_are(length: int) -> None:
     q, k, v = torch.randn(3, 2, 4, length, 64)
     k += 30 * torch.randn(4, 1, 64)  # what all keys have in common makes large scores, and no difference
-    exact, rounded = attend(q, k, v), attend_rounded(q, k, v)
-    assert (rounded - exact).norm() / exact.norm() < 0.02
+    for bias in (None, torch.randn(1, 1, 1, length)):
+        exact, rounded = attend(q, k, v, bias), attend_rounded(q, k, v, bias)
+        assert (rounded - exact).norm() / exact.norm() < 0.02
 
 
 @HAS_BFLOAT16
 def test_encoder_of_float32_is_not_rounded_and_that_of_int8_is_where_it_pays() -> None:
-    for dtype, rounded in (("float32", False), ("int8", not torch.cpu._is_amx_tile_supported())):
+    for dtype, rounded in (("float32", False), ("int8", dots())):
         model = WhisperEngine(WhisperOptions(dtype=dtype)).model
         assert {layer.attention.rounded for layer in model.encoder.layers} == {rounded}
 

@@ -283,7 +283,7 @@ class WhisperEngine:
         A few are gathered, as long as many others are being decoded and a pass can serve several.
         """
         claims = [window for window in accepted if self._unweighed(window)]
-        if len(claims) < min(self.model.batch, busy // 16):
+        if len(claims) < max(1, min(self.model.batch, busy // 16)):
             return
         found = weigh(self.model, [self._claim(window) for window in claims], self.silence)
         for window, weighed in zip(claims, found, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -30,7 +31,10 @@ CACHE_STEP = 64
 # And whole texts go through one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
-QUERIES = 500  # whose scores of all keys a core's cache holds, in 16 bits
+# Of attention in bfloat16 on a CPU that has `dots`:
+FEW = 64  # queries of which all heads are multiplied at once
+MANY = 1000  # positions from which on the encoder gains by it
+QUERIES = 500  # whose scores of all keys a core's cache holds
 
 # Of what computes attention, cuDNN is the quickest for a shape that recurs, but makes a plan for each new one: 2.4 ms
 # a layer on an H100. Texts and prompts have all shapes.
@@ -78,7 +82,7 @@ class Feedforward(nn.Module):
 class SelfAttention(nn.Module):
     """LayerNorm, then attention of x to itself; queries, keys and values come of one product."""
 
-    rounded = False  # whether attention to a whole window's positions multiplies in bfloat16
+    rounded = False  # whether attention of many positions multiplies in bfloat16
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -95,7 +99,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]."""
         q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A', E]
-        heard = attend_rounded(q, k, v) if self.rounded and bias is None else attend(q, k, v, bias)
+        heard = (attend_rounded if self.rounded and x.shape[1] > MANY else attend)(q, k, v, bias)
         return self.out(heard.flatten(2))  # type: ignore[no-any-return]
 
 
@@ -123,40 +127,59 @@ class CrossAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] or bias [1, 1, 1, S] -> [R, T, H, E], as q in format."""
-    if q.shape[2] == 1 and k.dtype == torch.bfloat16 and k.device.type == "cpu":
-        return _attend_once(q, k, v, mask)
-    return F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask).transpose(1, 2).to(q.dtype)
-
-
-def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """See `attend`, T = 1. Plain products: torch's kernel for bfloat16 on a CPU takes some times as long."""
-    scores = ((q * q.shape[-1] ** -0.5).to(k.dtype) @ k.transpose(2, 3)).float()  # [R, H, 1, S]
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    heard: Tensor = scores.softmax(3).to(v.dtype) @ v  # [R, H, 1, E]
+    queries = q.shape[2]
+    if k.dtype == torch.bfloat16 and k.device.type == "cpu" and (queries == 1 or dots()):
+        if queries <= FEW:
+            return _attend_together(q, k, v, mask)
+        if mask is None or mask.is_floating_point():
+            return _attend_in_turn(q, k, v, mask)
+    heard = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask)
     return heard.transpose(1, 2).to(q.dtype)
 
 
-def attend_rounded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """q, k and v [N, H, S, E] -> [N, S, H, E]. Plain products in bfloat16: for a CPU without tiles, and many positions.
+# Plain products: for one query torch's kernel for bfloat16 takes five times as long, for some it takes up to twice.
+def _attend_together(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """See `attend`, all heads at once."""
+    scores = ((q * q.shape[-1] ** -0.5).to(k.dtype) @ k.transpose(2, 3)).float()  # [R, H, T, S]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    heard: Tensor = scores.softmax(3).to(v.dtype) @ v  # [R, H, T, E]
+    return heard.transpose(1, 2).to(q.dtype)
+
+
+def _attend_in_turn(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """See `attend`, head by head: scores stay in the caches."""
+    rows, heads, length, size = q.shape
+    heard = torch.empty_like(q, dtype=k.dtype)  # [R, H, T, E]
+    scaled = (q * size**-0.5).to(k.dtype)
+    room = k.new_empty(2, min(QUERIES, length), k.shape[2])
+    for row, head, start in product(range(rows), range(heads), range(0, length, QUERIES)):
+        some = slice(start, start + QUERIES)
+        scores, weights = room[:, : min(QUERIES, length - start)]
+        torch.mm(scaled[row, head, some], k[row, head].T, out=scores)
+        if bias is not None:
+            scores += bias[0, 0]
+        torch.softmax(scores, 1, out=weights)
+        torch.mm(weights, v[row, head], out=heard[row, head, some])
+    return heard.transpose(1, 2).to(q.dtype)
+
+
+@lru_cache(maxsize=1)
+def dots() -> bool:
+    """Say whether this CPU multiplies bfloat16 in vectors, without tiles (AMX), for which torch's own kernel is made.
+
+    One that does neither takes two to three times as long for plain products as for that kernel.
+    """
+    return bool(torch.cpu._is_avx512_bf16_supported()) and not torch.cpu._is_amx_tile_supported()
+
+
+def attend_rounded(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """See `attend`; float32 that is rounded to bfloat16.
 
     Keys are taken from their mean, which changes no weight but leaves small scores, whose rounding matters less
     (Zhang et al. 2024, "SageAttention").
     """
-    windows, heads, length, size = q.shape
-    heard = q.new_empty(windows, length, heads, size)
-    q = (q * size**-0.5).bfloat16()
-    k = (k - k.mean(2, keepdim=True)).bfloat16().transpose(2, 3).contiguous()
-    v = v.bfloat16().contiguous()
-    room = q.new_empty(2, min(QUERIES, length), length)
-    for n, h in product(range(windows), range(heads)):
-        for start in range(0, length, QUERIES):
-            some = q[n, h, start : start + QUERIES].contiguous()
-            scores, weights = room[:, : len(some)]
-            torch.mm(some, k[n, h], out=scores)
-            torch.softmax(scores, 1, out=weights)
-            heard[n, start : start + QUERIES, h] = weights @ v[n, h]
-    return heard
+    return attend(q, (k - k.mean(2, keepdim=True)).bfloat16(), v.bfloat16(), bias)
 
 
 class EncoderLayer(nn.Module):

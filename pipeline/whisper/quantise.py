@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.whisper.model import Linear, Whisper
+from pipeline.whisper.model import Linear, Whisper, dots
 
 LARGEST = 127  # codes are symmetric
 ZERO = 128  # the activations' code for zero
@@ -45,7 +45,7 @@ class Int8Linear(nn.Module):
         exact = rows / step
         codes = _two_parts(exact) if self.fine else exact.round_()  # [R, D], or [2 R, D]
         y = torch.ops.onednn.qlinear_pointwise(
-            codes.add_(ZERO).to(torch.uint8),
+            codes.to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO),
             *(1.0, ZERO, self.packed, self.scale, self.offset, None, 1.0, 0, torch.float32, "none", [], ""),
         )
         if self.fine:
@@ -66,7 +66,7 @@ def quantise(model: Whisper) -> Whisper:
     The decoder reads few rows at a time and is bound by reading its weights: int8, with fine activations. The encoder
     and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX), int8
     with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values are kept in it,
-    and without tiles the encoder attends to whole windows in it.
+    and where the CPU multiplies it in vectors the encoder attends to long stretches in it.
     """
     tiles = torch.cpu._is_amx_tile_supported()
     for name, module in list(model.named_modules()):
@@ -81,5 +81,5 @@ def quantise(model: Whisper) -> Whisper:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         model.decoder.audio_dtype = torch.bfloat16
         for layer in model.encoder.layers:
-            layer.attention.rounded = not tiles  # type: ignore[union-attr]
+            layer.attention.rounded = dots()  # type: ignore[union-attr]
     return model
