@@ -22,11 +22,12 @@ from jobs.transcribe import as_asked, plan_of
 from pipeline import engines
 from pipeline.decode import DecodeOptions
 from pipeline.doubts import DoubtOptions
+from pipeline.draws import anywhere, draw_enough
 from pipeline.errors import UserError
-from pipeline.forecast import Estimate, Forecast, Measured, draw, forecast, listed_of
+from pipeline.forecast import Estimate, Forecast, Measured, forecast, listed_of
 from pipeline.noise import NoiseOptions
 from pipeline.passages import PassageOptions
-from pipeline.probes import Probe, ending, probe_all
+from pipeline.probes import Probe, probe_all
 from pipeline.ray_options import RayOptions
 from pipeline.resampling import ResampleOptions
 from pipeline.score import ScoreOptions
@@ -34,13 +35,9 @@ from pipeline.sources import resolve
 from pipeline.speakers import SpeakerOptions
 from pipeline.speech import SpeechOptions
 from pipeline.trial import measure, measure_again
-from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SAMPLE_RATE, Finished, Recording, setting
-from pipeline.uris import WEB_SCHEMES, scheme
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, Finished, setting
 from pipeline.voices.options import VoiceOptions
 from pipeline.whisper.options import WhisperOptions
-
-# Names of audio in which ffmpeg finds a time at once. Video is decoded from its start; the web may give no ranges.
-_SOUGHT = frozenset({"aac", "aiff", "caf", "flac", "m4a", "m4b", "mka", "mp3", "oga", "ogg", "opus", "w64", "wav"})
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,10 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     readable = [one for one in probes if not one.trouble]
     if not readable:
         raise UserError("none of the recordings that were looked at can be read", f"the first: {probes[0].trouble}")
-    standing = _drawn(readable, options, chance)
-    chosen = [_somewhere(one, options.measure_max_s, chance) for one in readable if one.recording.id in standing]
-    click.echo(f"transcribing up to {options.measure_max_s:g} s of {len(chosen)} recordings", err=True)
+    most_s = options.measure_max_s
+    standing = draw_enough(readable, options.measure, options.measure_min_s, most_s, chance)
+    chosen = [anywhere(one, most_s, chance) for one in readable if one.recording.id in standing]
+    click.echo(f"transcribing up to {most_s:g} s of {len(chosen)} recordings", err=True)
     measured, finished = measure(plan_of(whisper, RayOptions(), gpus_here(), values), chosen)
     if not measured.seconds:
         failures = [one.outcome.failure for one in finished if one.outcome.failure]
@@ -126,31 +124,6 @@ def command(source: tuple[str, ...], **values: Any) -> None:
         told["second_opinion"] = _told_second(second, again, values["second_opinion"])
     _show(told)
     click.echo(json.dumps(told))
-
-
-def _drawn(probes: Sequence[Probe], options: PlanOptions, chance: random.Random) -> dict[str, float]:
-    """Return what is measured, with the seconds that each stands for: enough to keep the engine busy."""
-    most_s = options.measure_max_s
-    lengths = {one.recording.id: min(most_s if one.seconds is None else one.seconds, most_s) for one in probes}
-    state = chance.getstate()
-    for count in range(min(options.measure, len(probes)), len(probes) + 1):
-        chance.setstate(state)
-        drawn = draw(probes, count, chance)
-        if sum(lengths[id_] for id_ in drawn) >= options.measure_min_s:
-            break
-    return drawn
-
-
-def _somewhere(one: Probe, most_s: float, chance: random.Random) -> Recording:
-    """Return so much of a recording at most: anywhere in it, since beginnings are unlike the rest, or of its start.
-
-    A place is drawn only where what lies before it need not be read and decoded, which would be measured, too.
-    """
-    recording, place = one.recording, max(0.0, (one.seconds or 0.0) - most_s) * chance.random()
-    sought = ending(recording.uri) in _SOUGHT and scheme(recording.uri) not in WEB_SCHEMES
-    start = recording.start + (round(place * SAMPLE_RATE) if sought else 0)
-    end = start + round(most_s * SAMPLE_RATE)
-    return replace(recording, start=start, end=end if recording.end is None else min(end, recording.end))
 
 
 def _again(finished: Sequence[Finished], first: WhisperOptions, values: dict[str, Any]) -> Measured:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.subtitles import Row, plain
-from pipeline.transcripts import speaker_of_all
+from pipeline.transcripts import corpus_speaker
 
 SHARD = 100_000  # segments in a shard; a recording is never parted
 _SCORES = ("avg_logprob", "compression_ratio", "no_speech_prob", "evidence_per_token", "speech_ratio", "flags")
@@ -107,5 +107,5 @@ def _supervision(recording: Row, row: Row, channel: int | list[int]) -> dict[str
 
 
 def _speaker(recording: Row, row: Row) -> dict[str, str]:
-    label = speaker_of_all(recording["recording_id"], row.get("speaker"))
+    label = corpus_speaker(recording["recording_id"], row.get("speaker"))
     return {"speaker": label} if label else {}

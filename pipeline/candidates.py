@@ -21,7 +21,7 @@ from pipeline import clips, gates
 from pipeline.clips import Clip, ClipOptions
 from pipeline.dedup import TextGroups
 from pipeline.gates import GateOptions, Paces
-from pipeline.transcripts import Transcribed, recordings, reviews, speaker_of_all, transcripts
+from pipeline.transcripts import Transcribed, corpus_speaker, recordings, reviews, transcripts
 from pipeline.types import SHARE, setting
 
 Row = dict[str, Any]  # of schemas.clips
@@ -176,7 +176,7 @@ def _row(recording_id: str, index: int, clip: Clip) -> Row:
         "room": (clip.before, clip.after),
         "text": clip.text,
         "language": segments[0]["language"],
-        "speaker": speaker_of_all(recording_id, speakers.pop()) if len(speakers) == 1 else None,
+        "speaker": corpus_speaker(recording_id, speakers.pop()) if len(speakers) == 1 else None,
         "task": segments[0]["task"],
         "segments": [segment["index"] for segment in segments],
         "words": len(words),

@@ -1,8 +1,8 @@
 """A listing, the headers of some of it and a measured run of a few -> what all of it will take, with ranges.
 
-Duty: the arithmetic. All audio is estimated from bytes by the pace of each format; those to measure are drawn in
-proportion to their length, and each stands for the seconds that it was drawn for, however much of it was measured.
-Ranges are percentiles of a bootstrap over the recordings that were looked at. Knows no files and no clocks.
+Duty: the arithmetic. All audio is estimated from bytes by the pace of each format; what was measured stands for the
+seconds that it was drawn for (`draws.py`), however much of it was measured. Ranges are percentiles of a bootstrap over
+the recordings that were looked at. Knows no files and no clocks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,30 +102,6 @@ class Forecast:
             cpu_s=self.cpu_s + second.cpu_s,
             output_bytes=self.output_bytes + second.output_bytes,
         )
-
-
-def draw(probes: Sequence[Probe], count: int, chance: Random) -> dict[str, float]:
-    """Draw recordings to measure: by id, the seconds of all `probes` that each stands for; none comes twice.
-
-    Systematic sampling in proportion to length (Madow 1949). What is longer than a draw's share is taken for itself.
-    """
-    known = [one.seconds for one in probes if one.seconds is not None]
-    mean = sum(known) / len(known) if any(known) else 1.0
-    lengths = {one.recording.id: mean if one.seconds is None else one.seconds for one in probes}
-    drawn: dict[str, float] = {}
-    for id_ in sorted(lengths, key=lambda id_: -lengths[id_]):
-        left = sum(lengths.values())
-        if len(drawn) == count or lengths[id_] * (count - len(drawn)) < left:
-            break
-        drawn[id_] = lengths.pop(id_)
-    if not lengths or len(drawn) == count:
-        return drawn
-    ids = sorted(lengths)
-    chance.shuffle(ids)
-    ends = np.cumsum([lengths[id_] for id_ in ids])
-    step = ends[-1] / (count - len(drawn))
-    hits = np.searchsorted(ends, (chance.random() + np.arange(count - len(drawn))) * step, side="right")
-    return drawn | {ids[at]: float(step) for at in hits}
 
 
 def audio_seconds(

@@ -25,7 +25,7 @@ Row = dict[str, Any]  # of schemas.recordings, schemas.segments, schemas.words
 _UNJUDGED: Row = {"second_wer": None, "second_edge_cer": None}
 
 
-def speaker_of_all(recording_id: str, speaker: str | None) -> str | None:
+def corpus_speaker(recording_id: str, speaker: str | None) -> str | None:
     """Return a speaker's label among those of all recordings: "Speaker 1" is somebody else in each."""
     return None if speaker is None else f"{recording_id}/{speaker}"
 

@@ -113,6 +113,7 @@ ROWS: list[list[set[str]]] = [
         {"pipeline.links"},
         {"pipeline.timing", "pipeline.evaluation", "pipeline.comparison"},
         {"pipeline.frames"},
+        {"pipeline.draws"},
         {"pipeline.forecast", "pipeline.trial"},
         {"pipeline.picks", "pipeline.digest", "pipeline.opinions", "pipeline.charts", "pipeline.page"},
         {"pipeline.shards", "pipeline.thinning"},

@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 from faulty_store import faulty_store
 
 from jobs import main
+from pipeline.draws import draw
 from pipeline.ffmpeg_process import find_ffmpeg
-from pipeline.forecast import Heard, Measured, audio_seconds, draw, forecast, listed_of
+from pipeline.forecast import Heard, Measured, audio_seconds, forecast, listed_of
 from pipeline.probes import Probe, probe, probe_all
 from pipeline.resampling import ResampleOptions
 from pipeline.types import SAMPLE_RATE, Recording
