@@ -19,12 +19,13 @@ from pipeline.whisper.languages import Evidence
 from pipeline.whisper.mel import FRAMES_PER_SECOND, HOP, WINDOW_FRAMES, window
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.search import Candidate
-from pipeline.whisper.seek import SECONDS_PER_TIMESTAMP, Piece, cut
+from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP, SECONDS_PER_TIMESTAMP, Cut, Piece, cut
 from pipeline.whisper.tokens import Tokens, compression_ratio
 from pipeline.whisper.words import Bounds, Timed, Timing, assign
 
 MARGIN = SAMPLE_RATE // 2  # kept before speech when silence is skipped
 SLIVER = SAMPLE_RATE // 4  # less speech than this behind the last timestamp is its own fading out
+UNHEARD = 2 * SAMPLE_RATE  # so much speech behind the last timestamp was passed over: it is heard again
 CONTEXT_RESET_TEMPERATURE = 0.5  # text decoded above it is no context: it may be a loop or an invention
 
 
@@ -160,12 +161,23 @@ class Window:
             if text and span.start != span.end:
                 reel.context += piece.tokens if keeps_context else ()
                 reel.segments.append(self._segment(span, text, bound.tokens, self.chosen, weighed, mine, options))
-        reel.seek = self.start + done.advance
+        reel.seek = self.start + (done.advance if options.reference else self._advance(done, self.chosen, options))
         last = max((word.end for mine in words for word in mine), default=0.0)
         if last:
             reel.last_speech = last
             if options.reference and not done.whole and last * SAMPLE_RATE > self.origin:
                 reel.seek = round((last - reel.passage.start / SAMPLE_RATE) * FRAMES_PER_SECOND)
+
+    def _advance(self, done: Cut, chosen: Try, options: WhisperOptions) -> int:
+        """Return how far to seek on, in frames: as the tokens say, but not past speech that they leave out.
+
+        By the reference's rule a window whose output ends with a single timestamp is done, however early that is.
+        """
+        told = done.pieces[-1].end * FRAMES_PER_TIMESTAMP
+        behind = Span(self.origin + told * HOP, self.origin + self.frames * HOP)
+        unheard = sum(behind.overlap(span) for span in self.reel.passage.spans)
+        speaks = chosen.no_speech_prob <= options.no_speech_threshold
+        return told if speaks and unheard > UNHEARD and told * HOP > UNHEARD else done.advance
 
     def _bounds(self, piece: Piece, tokens: Tokens) -> Bounds:
         origin = self.origin / SAMPLE_RATE
