@@ -22,7 +22,7 @@ from jobs.transcribe import as_asked, plan_of
 from pipeline import engines
 from pipeline.decode import DecodeOptions
 from pipeline.doubts import DoubtOptions
-from pipeline.draws import anywhere, draw_enough
+from pipeline.draws import draw_enough, stretch_of
 from pipeline.errors import UserError
 from pipeline.forecast import Estimate, Forecast, Measured, forecast, listed_of
 from pipeline.noise import NoiseOptions
@@ -105,7 +105,7 @@ def command(source: tuple[str, ...], **values: Any) -> None:
         raise UserError("none of the recordings that were looked at can be read", f"the first: {probes[0].trouble}")
     most_s = options.measure_max_s
     standing = draw_enough(readable, options.measure, options.measure_min_s, most_s, chance)
-    chosen = [anywhere(one, most_s, chance) for one in readable if one.recording.id in standing]
+    chosen = [stretch_of(one, most_s, chance) for one in readable if one.recording.id in standing]
     click.echo(f"transcribing up to {most_s:g} s of {len(chosen)} recordings", err=True)
     measured, finished = measure(plan_of(whisper, RayOptions(), gpus_here(), values), chosen)
     if not measured.seconds:

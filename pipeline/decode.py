@@ -32,7 +32,8 @@ DAMAGED_S = 0.05  # where ffmpeg met errors
 # (WMA, raw AC-3, ADPCM in WAV) are decoded from their start: they guess by the bit rate. tests/test_decode.py measures.
 _EXACT = ("aac", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpegts", "ogg", "tta", "wv")
 _EXACT_PCM = ("aiff", "au", "caf", "w64", "wav")
-# Endings of names that promise such audio. Not those of video, whose pictures are decoded up to the place.
+# Endings of names that promise such audio: of the second row they are the containers' own. Not those of video, whose
+# pictures are decoded up to the place.
 _EXACT_NAMES = ("aac", "flac", "m4a", "m4b", "mka", "mp3", "oga", "ogg", "opus", "tta", "wv")
 EXACT_ENDINGS = frozenset({*_EXACT_NAMES, *_EXACT_PCM})
 SEEK_S = 30  # what lies further in is sought, since that costs a look at the header

@@ -18,7 +18,10 @@ from pipeline.uris import WEB_SCHEMES, scheme
 
 
 def draw_enough(probes: Sequence[Probe], least: int, least_s: float, most_s: float, chance: Random) -> dict[str, float]:
-    """Draw at least so many recordings (`draw`), and more until `least_s` are measured, at most `most_s` of each."""
+    """Draw as `draw` does, at least so many recordings, and more until `least_s` are measured, `most_s` of each at most.
+
+    Chance falls as if the number that turns out to be enough had been drawn at once.
+    """
     lengths = {one.recording.id: min(most_s if one.seconds is None else one.seconds, most_s) for one in probes}
     state = chance.getstate()
     for count in range(min(least, len(probes)), len(probes) + 1):
@@ -53,7 +56,7 @@ def draw(probes: Sequence[Probe], count: int, chance: Random) -> dict[str, float
     return drawn | {ids[at]: float(step) for at in hits}
 
 
-def anywhere(one: Probe, most_s: float, chance: Random) -> Recording:
+def stretch_of(one: Probe, most_s: float, chance: Random) -> Recording:
     """Return so much of a recording at most: anywhere in it, since beginnings are unlike the rest, or of its start.
 
     A place is drawn only where what lies before it need not be read and decoded, which would be measured, too; the web

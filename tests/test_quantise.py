@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.whisper import model as network
 from pipeline.whisper import precision
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.model import FEW, QUERIES, attend, attend_rounded, dots
+from pipeline.whisper.model import FEW, MANY, QUERIES, SelfAttention, attend, attend_rounded, dots
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
 
@@ -86,7 +86,7 @@ def test_queries_of_bfloat16_keys_attend_like_those_of_float32(kind: str, querie
 
 
 @pytest.mark.usefixtures("either_cpu")
-@pytest.mark.parametrize("queries", [1, 5])
+@pytest.mark.parametrize("queries", [1, 5, FEW + 1])
 @pytest.mark.parametrize("rows", [1, 3, 16])
 def test_queries_of_bfloat16_keys_are_the_same_in_any_company(rows: int, queries: int) -> None:
     q, k, v = (
@@ -97,6 +97,7 @@ def test_queries_of_bfloat16_keys_are_the_same_in_any_company(rows: int, queries
     assert torch.equal(attend(q[:rows], k[:rows], v[:rows]), attend(q, k, v)[:rows])
 
 
+@pytest.mark.usefixtures("either_cpu")
 @pytest.mark.parametrize("length", [7, QUERIES, 2 * QUERIES + 1])
 def test_rounded_attention_is_close_however_alike_the_keys_are(length: int) -> None:
     q, k, v = torch.randn(3, 2, 4, length, 64)
@@ -104,6 +105,22 @@ def test_rounded_attention_is_close_however_alike_the_keys_are(length: int) -> N
     for bias in (None, torch.randn(1, 1, 1, length)):
         exact, rounded = attend(q, k, v, bias), attend_rounded(q, k, v, bias)
         assert (rounded - exact).norm() / exact.norm() < 0.02
+
+
+@pytest.mark.usefixtures("either_cpu")
+@pytest.mark.parametrize(("length", "rounded"), [(MANY - 1, False), (MANY, True)])
+@torch.inference_mode()
+def test_encoder_rounds_long_stretches_only(length: int, *, rounded: bool) -> None:
+    attention, bias = SelfAttention(64, 2), torch.randn(1, 1, 1, length)
+    x = torch.randn(1, length, 64)
+    for given in (None, bias):
+        attention.rounded = False
+        exact = attention(x, given)
+        attention.rounded = True
+        found = attention(x, given)
+        assert torch.equal(found, exact) != rounded
+        torch.testing.assert_close(found, exact, atol=2e-3, rtol=0.0)
+    assert (attention(x) - attention(x, bias)).abs().max() > 5e-3
 
 
 @HAS_BFLOAT16

@@ -25,20 +25,36 @@ def tokens() -> Tokens:
 
 
 def sought(tokens: Tokens, end: float, speech: Span, *, no_speech_prob: float = 0.1, reference: bool = False) -> float:
-    """Return where the next window starts after one whose text ends with a single timestamp at `end`; all in seconds.
+    """Return where the next window starts after one whose text ends with one timestamp at `end`; all in seconds."""
+    said = [0.0, " Hello there.", end]
+    return after(tokens, said, speech, WhisperOptions(reference=reference), no_speech_prob=no_speech_prob)
 
-    The recording's speech is from the passage's start to 2 s, and `speech`.
+
+def after(
+    tokens: Tokens,
+    said: list[float | str],
+    speech: Span,
+    options: WhisperOptions,
+    *,
+    no_speech_prob: float = 0.1,
+    logprob: float = -1.0,
+) -> float:
+    """Return where the next window starts, in seconds, after one that `said` these timestamps and texts.
+
+    The recording's speech is from the passage's start to 2 s, and `speech`, in seconds.
     """
     at = 60 * SAMPLE_RATE
     spans = tuple(Span(at + span.start * SAMPLE_RATE, at + span.end * SAMPLE_RATE) for span in (Span(0, 2), speech))
     passage = Passage("one", 0, at, np.zeros(SECONDS * SAMPLE_RATE, np.int16), spans)
     reel = Reel(passage, torch.zeros(80, 6000), SECONDS * FRAMES_PER_SECOND, Evidence(("en",), "en"))
-    window, options = Window.next(reel), WhisperOptions(reference=reference)
-    first = tokens.layout.first_timestamp
-    said = [first, *tokens.encode(" Hello there."), first + round(50 * end)]
-    assert window.judge(Candidate(said, [0.0] * len(said), -1.0), no_speech_prob, tokens, options)
+    window, first = Window.next(reel), tokens.layout.first_timestamp
+    ids = [tokens.encode(one) if isinstance(one, str) else [first + round(50 * one)] for one in said]
+    line = [token for some in ids for token in some]
+    assert window.judge(Candidate(line, [0.0] * len(line), logprob), no_speech_prob, tokens, options)
     window.conclude(tokens, options, UNTIMED)
-    assert [segment.text for segment in reel.segments] == ["Hello there."]
+    assert [segment.text for segment in reel.segments] == [
+        " ".join(one.strip() for one in said if isinstance(one, str))
+    ]
     return reel.seek / FRAMES_PER_SECOND
 
 
@@ -59,5 +75,20 @@ def test_what_sounds_like_no_speech_is_not_heard_again(tokens: Tokens) -> None:
     assert sought(tokens, 8, Span(20, 28), no_speech_prob=0.7) == SECONDS
 
 
-def test_each_window_gets_on(tokens: Tokens) -> None:
-    assert sought(tokens, 1, Span(3, 28)) == SECONDS
+def test_windows_get_on(tokens: Tokens) -> None:
+    assert sought(tokens, 4, Span(5, 28)) == SECONDS
+
+
+def test_what_has_no_end_is_done(tokens: Tokens) -> None:
+    assert after(tokens, [5.0, " Hello there."], Span(2, 28), WhisperOptions()) == SECONDS
+
+
+def test_without_timestamps_each_window_is_heard_once(tokens: Tokens) -> None:
+    assert after(tokens, [" Hello", 5.0, " there."], Span(2, 28), WhisperOptions(timestamps=False)) == SECONDS
+    assert after(tokens, [0.0, " Hello there.", 8.0], Span(2, 28), WhisperOptions(timestamps=False)) == SECONDS
+
+
+def test_what_failed_its_gates_is_not_heard_again(tokens: Tokens) -> None:
+    once = WhisperOptions(temperatures=(0.0,))
+    assert after(tokens, [0.0, " Hello there.", 8.0], Span(2, 28), once) == 8
+    assert after(tokens, [0.0, " Hello there.", 8.0], Span(2, 28), once, logprob=-20.0) == SECONDS

@@ -31,7 +31,7 @@ CACHE_STEP = 64
 # And whole texts go through one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
-# Of attention in bfloat16 on a CPU that has `dots`:
+# Of attention in bfloat16 on a CPU that has `dots`, whatever the model's format is:
 FEW = 64  # queries of which all heads are multiplied at once
 MANY = 1000  # positions from which on the encoder gains by it
 QUERIES = 500  # whose scores of all keys a core's cache holds
@@ -99,7 +99,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]."""
         q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A', E]
-        heard = (attend_rounded if self.rounded and x.shape[1] > MANY else attend)(q, k, v, bias)
+        heard = (attend_rounded if self.rounded and x.shape[1] >= MANY else attend)(q, k, v, bias)
         return self.out(heard.flatten(2))  # type: ignore[no-any-return]
 
 

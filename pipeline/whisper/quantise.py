@@ -66,7 +66,7 @@ def quantise(model: Whisper) -> Whisper:
     The decoder reads few rows at a time and is bound by reading its weights: int8, with fine activations. The encoder
     and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX), int8
     with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values are kept in it,
-    and where the CPU multiplies it in vectors the encoder attends to long stretches in it.
+    and where the CPU multiplies it in vectors and not in tiles the encoder attends to long stretches in it.
     """
     tiles = torch.cpu._is_amx_tile_supported()
     for name, module in list(model.named_modules()):

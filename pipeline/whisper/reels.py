@@ -19,13 +19,15 @@ from pipeline.whisper.languages import Evidence
 from pipeline.whisper.mel import FRAMES_PER_SECOND, HOP, WINDOW_FRAMES, window
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.search import Candidate
-from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP, SECONDS_PER_TIMESTAMP, Cut, Piece, cut
+from pipeline.whisper.seek import SECONDS_PER_TIMESTAMP, Cut, Piece, cut
 from pipeline.whisper.tokens import Tokens, compression_ratio
 from pipeline.whisper.words import Bounds, Timed, Timing, assign
 
 MARGIN = SAMPLE_RATE // 2  # kept before speech when silence is skipped
 SLIVER = SAMPLE_RATE // 4  # less speech than this behind the last timestamp is its own fading out
-UNHEARD = 2 * SAMPLE_RATE  # so much speech behind the last timestamp was passed over: it is heard again
+UNHEARD = 2 * SAMPLE_RATE  # more speech than this behind the last timestamp was passed over: it is heard again
+# Then a window has got on by so much at least: music that is given a word or two again and again costs six at most.
+LEAST_STEP = 5 * FRAMES_PER_SECOND
 CONTEXT_RESET_TEMPERATURE = 0.5  # text decoded above it is no context: it may be a loop or an invention
 
 
@@ -94,6 +96,7 @@ class Window:
     languages: tuple[Guess, ...] = ()  # the likeliest
     tries: list[Try] = field(default_factory=list)
     chosen: Try | None = None  # that stands; None for silence
+    passed: bool = False  # its gates
     weighed: Weighed | None = None  # each of its text tokens; None before that, and for silence
 
     @classmethod
@@ -121,6 +124,7 @@ class Window:
         if unlikely and no_speech_prob > options.no_speech_threshold:
             return True  # silence
         failed = unlikely or looping
+        self.passed = not failed
         if failed and len(self.tries) < len(options.temperatures):
             return False
         self.chosen = _best(self.tries, options) if failed else self.tries[-1]
@@ -161,23 +165,21 @@ class Window:
             if text and span.start != span.end:
                 reel.context += piece.tokens if keeps_context else ()
                 reel.segments.append(self._segment(span, text, bound.tokens, self.chosen, weighed, mine, options))
-        reel.seek = self.start + (done.advance if options.reference else self._advance(done, self.chosen, options))
+        left_out = done.whole and self.passed and self._leaves_out_speech(done, self.chosen, options)
+        reel.seek = self.start + (done.told if left_out else done.advance)
         last = max((word.end for mine in words for word in mine), default=0.0)
         if last:
             reel.last_speech = last
             if options.reference and not done.whole and last * SAMPLE_RATE > self.origin:
                 reel.seek = round((last - reel.passage.start / SAMPLE_RATE) * FRAMES_PER_SECOND)
 
-    def _advance(self, done: Cut, chosen: Try, options: WhisperOptions) -> int:
-        """Return how far to seek on, in frames: as the tokens say, but not past speech that they leave out.
-
-        By the reference's rule a window whose output ends with a single timestamp is done, however early that is.
-        """
-        told = done.pieces[-1].end * FRAMES_PER_TIMESTAMP
-        behind = Span(self.origin + told * HOP, self.origin + self.frames * HOP)
+    def _leaves_out_speech(self, done: Cut, chosen: Try, options: WhisperOptions) -> bool:
+        """Say whether the text of a window that is done passes over speech at its end. The reference does not ask."""
+        if options.reference or not options.timestamps or chosen.no_speech_prob > options.no_speech_threshold:
+            return False
+        behind = Span(self.origin + done.told * HOP, self.origin + self.frames * HOP)
         unheard = sum(behind.overlap(span) for span in self.reel.passage.spans)
-        speaks = chosen.no_speech_prob <= options.no_speech_threshold
-        return told if speaks and unheard > UNHEARD and told * HOP > UNHEARD else done.advance
+        return done.told >= LEAST_STEP and unheard > UNHEARD
 
     def _bounds(self, piece: Piece, tokens: Tokens) -> Bounds:
         origin = self.origin / SAMPLE_RATE

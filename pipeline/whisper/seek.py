@@ -28,7 +28,12 @@ class Cut:
 
     pieces: list[Piece]
     advance: int  # frames
-    whole: bool  # the output ends with a timestamp: nothing of the window is left
+    whole: bool  # the output ends with a timestamp: the reference takes nothing of the window to be left
+
+    @property
+    def told(self) -> int:
+        """Frames up to the end of the last piece."""
+        return self.pieces[-1].end * FRAMES_PER_TIMESTAMP
 
 
 def cut(tokens: list[int], frames: int, layout: Layout) -> Cut:
