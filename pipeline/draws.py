@@ -18,7 +18,7 @@ from pipeline.uris import WEB_SCHEMES, scheme
 
 
 def draw_enough(probes: Sequence[Probe], least: int, least_s: float, most_s: float, chance: Random) -> dict[str, float]:
-    """Draw as `draw` does, at least so many recordings, and more until `least_s` are measured, `most_s` of each at most.
+    """Draw, as `draw` does, `least` recordings and more until `least_s` (at most `most_s` of each) are measured.
 
     Chance falls as if the number that turns out to be enough had been drawn at once.
     """
