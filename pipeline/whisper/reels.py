@@ -165,7 +165,7 @@ class Window:
             if text and span.start != span.end:
                 reel.context += piece.tokens if keeps_context else ()
                 reel.segments.append(self._segment(span, text, bound.tokens, self.chosen, weighed, mine, options))
-        left_out = done.whole and self.passed and self._leaves_out_speech(done, self.chosen, options)
+        left_out = self._leaves_out_speech(done, self.chosen, options)
         reel.seek = self.start + (done.told if left_out else done.advance)
         last = max((word.end for mine in words for word in mine), default=0.0)
         if last:
@@ -175,7 +175,8 @@ class Window:
 
     def _leaves_out_speech(self, done: Cut, chosen: Try, options: WhisperOptions) -> bool:
         """Say whether the text of a window that is done passes over speech at its end. The reference does not ask."""
-        if options.reference or not options.timestamps or chosen.no_speech_prob > options.no_speech_threshold:
+        speaks = self.passed and chosen.no_speech_prob <= options.no_speech_threshold
+        if options.reference or not (options.timestamps and done.whole and speaks):
             return False
         behind = Span(self.origin + done.told * HOP, self.origin + self.frames * HOP)
         unheard = sum(behind.overlap(span) for span in self.reel.passage.spans)
