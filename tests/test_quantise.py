@@ -11,8 +11,9 @@ from torch import nn
 
 from pipeline.whisper import model as network
 from pipeline.whisper import precision
+from pipeline.whisper.device import bfloat16_in_vectors
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.model import FEW, MANY, QUERIES, SelfAttention, attend, attend_rounded, dots
+from pipeline.whisper.model import FEW, MANY, QUERIES, SelfAttention, attend, attend_rounded
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
 
@@ -67,9 +68,9 @@ def test_int8_rows_are_the_same_in_any_company(rows: int, *, fine: bool) -> None
 KEYS = 200
 
 
-@pytest.fixture(params=[True, False], ids=["dots", "no dots"])
+@pytest.fixture(params=[True, False], ids=["vectors", "no vectors"])
 def either_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "dots", lambda: request.param)
+    monkeypatch.setattr(network, "bfloat16_in_vectors", lambda: request.param)
 
 
 @pytest.mark.usefixtures("either_cpu")
@@ -125,7 +126,7 @@ def test_encoder_rounds_long_stretches_only(length: int, *, rounded: bool) -> No
 
 @HAS_BFLOAT16
 def test_encoder_of_float32_is_not_rounded_and_that_of_int8_is_where_it_pays() -> None:
-    for dtype, rounded in (("float32", False), ("int8", dots())):
+    for dtype, rounded in (("float32", False), ("int8", bfloat16_in_vectors())):
         model = WhisperEngine(WhisperOptions(dtype=dtype)).model
         assert {layer.attention.rounded for layer in model.encoder.layers} == {rounded}
 

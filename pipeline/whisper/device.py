@@ -6,6 +6,8 @@ there is work again: therefore nothing here waits, and what comes back is read a
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,15 @@ def settle_thread(threads: int, device: torch.device) -> None:
     if device.type == "cpu":
         torch.set_num_threads(threads)  # Ray gives an actor without CPU tokens a single one
         torch.set_flush_denormal(True)
+
+
+@lru_cache(maxsize=1)
+def bfloat16_in_vectors() -> bool:
+    """Say whether this CPU multiplies bfloat16 in vectors, without tiles (AMX), for which torch's own kernels are made.
+
+    One that does neither takes two to three times as long for plain products as for attention by torch's kernel.
+    """
+    return bool(torch.cpu._is_avx512_bf16_supported()) and not torch.cpu._is_amx_tile_supported()
 
 
 def free_memory(device: torch.device) -> int:

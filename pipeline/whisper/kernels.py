@@ -41,8 +41,8 @@ def remember(qkv: Tensor, position: Tensor, cache: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def usable(device: torch.device) -> bool:
-    """Say whether the kernel can be had on `device`; without it torch's attention does the same, more slowly."""
-    if triton is None or device.type != "cuda":
+    """Say whether the kernel can be had on `device`, a GPU; without it torch's attention does the same, more slowly."""
+    if triton is None:
         return False
     try:
         with torch.cuda.device(device):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 
 import torch
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
-from pipeline.whisper import kernels
+from pipeline.whisper.device import bfloat16_in_vectors
 from pipeline.whisper.padding import AUDIO_POSITIONS, Thinned
 
 TEXT_POSITIONS = 448  # of the decoder
@@ -31,7 +30,7 @@ CACHE_STEP = 64
 # And whole texts go through one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
-# Of attention in bfloat16 on a CPU that has `dots`, whatever the model's format is:
+# Of attention in bfloat16 on a CPU that multiplies it in vectors, whatever the model's format is:
 FEW = 64  # queries of which all heads are multiplied at once
 MANY = 1000  # positions from which on the encoder gains by it
 QUERIES = 500  # whose scores of all keys a core's cache holds
@@ -128,7 +127,7 @@ class CrossAttention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] or bias [1, 1, 1, S] -> [R, T, H, E], as q in format."""
     queries = q.shape[2]
-    if k.dtype == torch.bfloat16 and k.device.type == "cpu" and (queries == 1 or dots()):
+    if k.dtype == torch.bfloat16 and k.device.type == "cpu" and (queries == 1 or bfloat16_in_vectors()):
         if queries <= FEW:
             return _attend_together(q, k, v, mask)
         if mask is None or mask.is_floating_point():
@@ -162,15 +161,6 @@ def _attend_in_turn(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Ten
         torch.softmax(scores, 1, out=weights)
         torch.mm(weights, v[row, head], out=heard[row, head, some])
     return heard.transpose(1, 2).to(q.dtype)
-
-
-@lru_cache(maxsize=1)
-def dots() -> bool:
-    """Say whether this CPU multiplies bfloat16 in vectors, without tiles (AMX), for which torch's own kernel is made.
-
-    One that does neither takes two to three times as long for plain products as for that kernel.
-    """
-    return bool(torch.cpu._is_avx512_bf16_supported()) and not torch.cpu._is_amx_tile_supported()
 
 
 def attend_rounded(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -216,8 +206,11 @@ class Feed:
     def remember(self, layer: int, qkv: Tensor, mask: Tensor) -> Tensor:
         """Attend to the text. qkv [R T, 3, H, E] -> [R T, D]."""
         cache = self.cache[layer]
-        if self.tokens.shape[1] == 1 and kernels.usable(qkv.device):
-            return kernels.remember(qkv, self.positions[:, 0], cache)
+        if self.tokens.shape[1] == 1 and qkv.is_cuda:
+            from pipeline.whisper import kernels  # loads Triton, which a CPU has no use for
+
+            if kernels.usable(qkv.device):
+                return kernels.remember(qkv, self.positions[:, 0], cache)
         q, k, v = torch.unflatten(qkv, 0, self.tokens.shape).unbind(2)  # each [R, T, H, E]
         rows = torch.arange(len(q), device=q.device)[:, None]
         cache[0, rows, :, self.positions] = k.to(cache.dtype)

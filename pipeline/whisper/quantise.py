@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.whisper.model import Linear, Whisper, dots
+from pipeline.whisper.device import bfloat16_in_vectors
+from pipeline.whisper.model import Linear, Whisper
 
 LARGEST = 127  # codes are symmetric
 ZERO = 128  # the activations' code for zero
@@ -81,5 +82,5 @@ def quantise(model: Whisper) -> Whisper:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         model.decoder.audio_dtype = torch.bfloat16
         for layer in model.encoder.layers:
-            layer.attention.rounded = dots()  # type: ignore[union-attr]
+            layer.attention.rounded = bfloat16_in_vectors()  # type: ignore[union-attr]
     return model
