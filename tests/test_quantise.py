@@ -13,6 +13,7 @@ from pipeline.whisper import model as network
 from pipeline.whisper import precision
 from pipeline.whisper.device import bfloat16_in_vectors
 from pipeline.whisper.engine import WhisperEngine
+from pipeline.whisper.evidence import Claim, weigh
 from pipeline.whisper.model import FEW, MANY, QUERIES, SelfAttention, attend, attend_rounded
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
@@ -136,6 +137,19 @@ def test_what_int8_hears_is_kept_in_bfloat16(engine: WhisperEngine) -> None:
     assert engine.silence.dtype == engine.model.new_audio(1).dtype == torch.bfloat16
     room = engine.model.new_audio(3)
     assert engine.model.bytes_of_audio == room.nbytes // 3
+
+
+def test_texts_are_weighed_with_coarse_products_of_the_same_weights(engine: WhisperEngine) -> None:
+    models = engine.model, engine.weigher
+    mine, shared = ([*one.parameters(), *one.buffers()] for one in models)
+    assert all(one is other for one, other in zip(mine, shared, strict=True))
+    prompt, _ = engine.tokens.prompt("es", "transcribe", [], timestamps=False)
+    text = engine.tokens.encode(" Gracias por llamar a la centralita.")
+    claim = Claim(prompt, text, engine.tokens.layout.eot, audio=engine.silence[:, :, 0])
+    exact, quick = (torch.tensor(weigh(one, [claim], engine.silence)[0].read()) for one in models)
+    assert not torch.equal(quick, exact)
+    torch.testing.assert_close(quick, exact, atol=1.0, rtol=0)
+    torch.testing.assert_close(quick.mean(0), exact.mean(0), atol=0.1, rtol=0)
 
 
 def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:

@@ -32,6 +32,7 @@ from pipeline.whisper.loops import hopeless
 from pipeline.whisper.model import TEXT_POSITIONS
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.padding import STRIDE
+from pipeline.whisper.quantise import coarse
 from pipeline.whisper.reels import Reel, Window
 from pipeline.whisper.rules import Rules
 from pipeline.whisper.screening import Screener
@@ -65,6 +66,7 @@ class WhisperEngine:
         self.device, dtype = resolve(options)
         threads = options.threads or os.cpu_count() or 1
         self.model, self.tokens = load(locate(options.model), dtype, self.device)
+        self.weigher = coarse(self.model) if dtype == "int8" else self.model
         # On a CPU half of the threads decode, and the others encode the next windows meanwhile.
         self.threads = max(1, threads // 2)
         encoding = threads - self.threads if self.device.type == "cpu" else 0
@@ -285,7 +287,7 @@ class WhisperEngine:
         claims = [window for window in accepted if self._unweighed(window)]
         if len(claims) < max(1, min(self.model.batch, busy // 16)):
             return
-        found = weigh(self.model, [self._claim(window) for window in claims], self.silence)
+        found = weigh(self.weigher, [self._claim(window) for window in claims], self.silence)
         for window, weighed in zip(claims, found, strict=True):
             window.weighed = weighed
 
