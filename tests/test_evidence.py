@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def test_evidence_does_not_depend_on_what_else_is_weighed(engine: WhisperEngine)
     with passes(engine.model) as alone:
         expected = [weigh(engine.model, [one], engine.silence)[0] for one in claims]
     # Not equal numbers alone: which shapes lead to other sums differs from CPU to CPU.
-    assert together == alone
+    assert len(together) == 1
+    assert sorted(chain(*together)) == sorted(chain(*alone))
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(logprobs(mine), logprobs(other), atol=1e-5, rtol=0)
 

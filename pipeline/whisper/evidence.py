@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise, starmap
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, togethe
 
 # Tokens whose logits are made at a time. 32 fit a CPU's cache, 7 MB of float32; a GPU wants few and large kernels.
 CPU_ROWS, GPU_ROWS = 32, 2048
+TEXTS = 16  # that go through together
 EVEN_CHANCE = math.log(0.5)
+
+T = TypeVar("T")
 
 
 class Weight(NamedTuple):
@@ -109,17 +112,16 @@ def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weighe
 
     Both from raw logits over the whole vocabulary, with the same prompt and the same tokens before each.
     """
-    batches = (claims[at : at + model.batch] for at in range(0, len(claims), model.batch))
-    return [found for batch in batches for found in _weigh(model, batch, quiet)]
+    return [found for some in _split(claims, TEXTS) for found in _weigh(model, some, quiet)]
 
 
 @sdpa_kernel(ANY_SHAPE)
 def _weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weighed]:
     listened = [(one, one.audio) for one in claims if one.audio is not None]
-    lines, feeds = [*claims], [_feed(model, claims, quiet)]
-    if listened:
-        again, audio = zip(*listened, strict=True)
-        lines += again
+    lines = [*claims, *(one for one, _ in listened)]
+    feeds = [_feed(model, some, quiet) for some in _split(claims, model.batch)]
+    for some in _split(listened, model.batch):
+        again, audio = zip(*some, strict=True)
         feeds.append(_feed(model, again, together(audio)))
     hidden = torch.cat([one.flatten(0, 1) for one in model.decoder(feeds)])  # [all inputs, D]
     inputs = _slices([feed.tokens.shape[1] for feed in feeds for _ in feed.tokens])  # of each line
@@ -133,6 +135,10 @@ def _weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weigh
         Weighed(found, mine, one.heard if one.audio is None else next(outputs))
         for mine, one in zip(with_silence, claims, strict=True)
     ]
+
+
+def _split(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
 
 
 def _slices(sizes: Iterable[int]) -> list[slice]:
