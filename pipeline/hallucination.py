@@ -14,8 +14,8 @@ from pipeline.signs import variety
 from pipeline.types import Segment
 
 # What is weighed, with the sign that each weight must have: training may not turn it around.
-WITH: dict[str, int] = {"evidence": -1, "evidence_per_token": -1, "text_logprob": -1, "no_speech": +1, "variety": -1}
 WITHOUT: dict[str, int] = {"avg_logprob": -1, "no_speech": +1, "variety": -1, "speech_ratio": -1}
+WITH: dict[str, int] = WITHOUT | {"evidence": -1, "evidence_per_token": -1, "text_logprob": -1, "unlikely_share": +1}
 
 
 def probability(segment: Segment) -> float:
@@ -28,16 +28,21 @@ def probability(segment: Segment) -> float:
 
 def inputs(segment: Segment) -> Mapping[str, float]:
     """Return what is weighed, by WITH or WITHOUT; each within bounds, so that no single number decides alone."""
-    found = {"no_speech": _log_odds(segment.no_speech_prob), "variety": variety(segment.text)}
+    found = {
+        "avg_logprob": _within(segment.avg_logprob, -2.0, 0.0),
+        "no_speech": _log_odds(segment.no_speech_prob),
+        "variety": variety(segment.text),
+        "speech_ratio": 1.0 if segment.speech_ratio is None else segment.speech_ratio,
+    }
     nats, a_token, logprob = segment.evidence, segment.evidence_per_token, segment.text_logprob
-    if nats is not None and a_token is not None and logprob is not None:
-        return found | {
-            "evidence": math.log1p(_within(nats, 0.0, 200.0)),
-            "evidence_per_token": _within(a_token, -1.0, 6.0),
-            "text_logprob": _within(logprob, -2.5, 0.0),
-        }
-    speech = 1.0 if segment.speech_ratio is None else segment.speech_ratio
-    return found | {"avg_logprob": _within(segment.avg_logprob, -2.0, 0.0), "speech_ratio": speech}
+    if nats is None or a_token is None or logprob is None or segment.unlikely_share is None:
+        return found
+    return found | {
+        "evidence": math.log1p(_within(nats, 0.0, 200.0)),
+        "evidence_per_token": _within(a_token, -1.0, 6.0),
+        "text_logprob": _within(logprob, -2.5, 0.0),
+        "unlikely_share": segment.unlikely_share,
+    }
 
 
 def _within(value: float, least: float, most: float) -> float:

@@ -31,6 +31,7 @@ SPOKEN = Segment(
     evidence=50.0,
     evidence_per_token=5.0,
     text_logprob=-0.25,
+    unlikely_share=0.05,
     speech_ratio=0.95,
 )
 INVENTED = replace(
@@ -41,12 +42,13 @@ INVENTED = replace(
     evidence=0.5,
     evidence_per_token=0.1,
     text_logprob=-0.7,
+    unlikely_share=0.4,
     speech_ratio=0.1,
 )
 
 
 def without_evidence(segment: Segment) -> Segment:
-    return replace(segment, evidence=None, evidence_per_token=None, text_logprob=None)
+    return replace(segment, evidence=None, evidence_per_token=None, text_logprob=None, unlikely_share=None)
 
 
 def test_numbers_of_speech_and_of_an_invention_lie_on_both_sides() -> None:
@@ -60,8 +62,8 @@ def test_without_evidence_there_is_a_probability_too() -> None:
 
 
 def test_a_segment_of_no_length_counts_as_under_speech() -> None:
-    blind = without_evidence(SPOKEN)
-    assert probability(replace(blind, speech_ratio=None)) == probability(replace(blind, speech_ratio=1.0))
+    for one in (SPOKEN, without_evidence(SPOKEN)):
+        assert probability(replace(one, speech_ratio=None)) == probability(replace(one, speech_ratio=1.0))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,9 @@ def test_a_segment_of_no_length_counts_as_under_speech() -> None:
         ({"evidence": 60.0}, {"evidence": 3.0}),
         ({"evidence_per_token": 6.0}, {"evidence_per_token": 0.5}),
         ({"text_logprob": -0.1}, {"text_logprob": -1.5}),
+        ({"unlikely_share": 0.0}, {"unlikely_share": 0.9}),
+        ({"avg_logprob": -0.1}, {"avg_logprob": -1.5}),
+        ({"speech_ratio": 1.0}, {"speech_ratio": 0.0}),
         ({"evidence": None, "avg_logprob": -0.1}, {"evidence": None, "avg_logprob": -1.5}),
         ({"no_speech_prob": 0.01}, {"no_speech_prob": 0.9}),
         ({"evidence": None, "speech_ratio": 1.0}, {"evidence": None, "speech_ratio": 0.0}),

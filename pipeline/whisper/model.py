@@ -27,7 +27,7 @@ TEXT_POSITIONS = 448  # of the decoder
 STEADY_ROWS = 16
 # For the same reason attention runs over whole blocks of the cache (masked), however far the batch mates have come.
 CACHE_STEP = 64
-# And whole texts go through one by one: in half precision attention takes another path where the longest is long.
+# And whole texts attend one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
 # Of attention in bfloat16 on a CPU that multiplies it in vectors, whatever the model's format is:
@@ -372,7 +372,7 @@ class Whisper(nn.Module):
 
     @property
     def batch(self) -> int:
-        """Windows whose spectrograms or whole texts go through in one pass. A CPU's caches hold one."""
+        """Windows whose spectrograms or whole texts are put together. A CPU's caches hold one."""
         return GPU_BATCH if self.device.type == "cuda" else 1
 
     @property
