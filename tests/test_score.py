@@ -39,6 +39,7 @@ GOOD = Segment(
     evidence=60.0,
     evidence_per_token=5.0,
     text_logprob=-0.3,
+    unlikely_share=0.1,
 )
 
 
@@ -141,7 +142,7 @@ def test_an_engine_without_attempts_has_no_fallback_to_exhaust() -> None:
 def test_limits_are_options() -> None:
     strict = ScoreOptions(flag_logprob=-0.2, flag_compression_ratio=1.0, flag_no_speech=0.05)
     assert flags(GOOD, strict) == ("low_logprob", "repetitive", "no_speech")
-    loose = ScoreOptions(flag_logprob=-9.0, flag_compression_ratio=9.0, flag_no_speech=1.0)
+    loose = ScoreOptions(flag_logprob=-9.0, flag_compression_ratio=9.0, flag_no_speech=1.0, max_hallucination=1.0)
     assert flags(scored(-3.0, 5.0, 0.99), loose) == ()
 
 
