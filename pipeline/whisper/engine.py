@@ -88,7 +88,7 @@ class WhisperEngine:
         )
         gpu = self.device.type == "cuda"
         self.lane_ratio = 8 if gpu else 4  # slots of the first lane to one of the second
-        self.gathering = 16 if gpu else 4  # windows in decoding, for each that may wait until several are weighed
+        self.gathering = 16 if gpu else 4  # windows that are decoded for each text that waits to be weighed with others
         self.slots = options.slots or (self._fitting() if gpu else CPU_SLOTS)
 
     @cached_property
