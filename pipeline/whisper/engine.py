@@ -25,7 +25,7 @@ from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
 from pipeline.whisper.device import free_memory, onto, resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
-from pipeline.whisper.evidence import TEXTS, Claim, silence, weigh
+from pipeline.whisper.evidence import Claim, silence, weigh
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
@@ -88,7 +88,6 @@ class WhisperEngine:
         )
         gpu = self.device.type == "cuda"
         self.lane_ratio = 8 if gpu else 4  # slots of the first lane to one of the second
-        self.gathering = 16 if gpu else 4  # windows that are decoded for each text that waits to be weighed with others
         self.slots = options.slots or (self._fitting() if gpu else CPU_SLOTS)
 
     @cached_property
@@ -286,7 +285,7 @@ class WhisperEngine:
         A few are gathered, as long as many others are being decoded and a pass can serve several.
         """
         claims = [window for window in accepted if self._unweighed(window)]
-        if len(claims) < max(1, min(TEXTS, busy // self.gathering)):
+        if len(claims) < max(1, min(self.model.batch, busy // 16)):
             return
         found = weigh(self.weigher, [self._claim(window) for window in claims], self.silence)
         for window, weighed in zip(claims, found, strict=True):
