@@ -249,7 +249,9 @@ def peers(arguments: argparse.Namespace) -> Table:
 
 
 def lines(table: Table) -> str:
-    """Return a table as aligned text."""
+    """Return a table as aligned text; "-" for one without rows."""
+    if not table:
+        return "-"
     cells = [list(table[0])] + [[_shown(value) for value in row.values()] for row in table]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     aligned = [

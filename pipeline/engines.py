@@ -56,6 +56,7 @@ class FakeEngine:
                     evidence=100.0,
                     evidence_per_token=5.0,
                     text_logprob=-0.25,
+                    unlikely_share=0.0,
                 )
                 for span in passage.spans
             )

@@ -43,8 +43,9 @@ def repetition(text: str) -> tuple[int, int]:
     """Return length and period, in letters, of the longest stretch that repeats itself at least once; (0, 0) for none.
 
     "la la la la" has length 8 and period 2, "no no" 4 and 2. Of equally long stretches the shortest period counts.
+    A text that has no letters repeats its signs: "____" has length 4 and period 1.
     """
-    codes = np.frombuffer(letters(text).encode("utf-32-le"), np.uint32)
+    codes = np.frombuffer(_counted(text).encode("utf-32-le"), np.uint32)
     longest = period = 0
     for shift in range(1, len(codes) // 2 + 1):
         if len(codes) <= longest:
@@ -62,13 +63,18 @@ def variety(text: str) -> float:
     """Return the share of a text's n-grams of letters that are not repetitions: 1 for none, near 0 for loops.
 
     Four letters, or two where a letter is a syllable or a word (Chinese, Japanese, Thai, Korean and their kin): bytes
-    packed by zlib, the usual measure, look repetitive there whatever is said.
+    packed by zlib, the usual measure, look repetitive there whatever is said. Signs count where there are no letters.
     """
-    plain = letters(text)
+    plain = _counted(text)
     dense = len(_SPACELESS.findall(plain)) + len(_SYLLABLES.findall(plain))
     n = DENSE_NGRAM if 2 * dense > len(plain) else NGRAM
     count = len(plain) - n + 1
     return len({plain[i : i + n] for i in range(count)}) / count if count > 0 else 1.0
+
+
+def _counted(text: str) -> str:
+    """Return the letters, or the signs of a text that has none: decoders loop in those, too."""
+    return letters(text) or "".join(text.split())
 
 
 def _longest_run(equal: NDArray[np.bool_]) -> int:

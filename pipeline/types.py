@@ -172,10 +172,11 @@ class Segment:
     temperature: float
     attempts: tuple[Attempt, ...]
     tokens: int = 0  # of its text
-    evidence: float | None = None  # nats: log p(text | audio) - log p(text | silence), over its text tokens
+    # Of its text tokens; all four are None where no evidence was sought.
+    evidence: float | None = None  # nats: log p(text | audio) - log p(text | silence)
     evidence_per_token: float | None = None  # nats
-    text_logprob: float | None = None  # nats, mean of its own text tokens given the audio, without context
-    unlikely_share: float | None = None  # share of those tokens that have less than an even chance
+    text_logprob: float | None = None  # nats, mean of log p(token | audio), without context
+    unlikely_share: float | None = None  # share of the tokens that have less than an even chance with the audio
     speech_ratio: float | None = None  # share of the segment under detected speech
     characters_per_second: float | None = None  # letters and digits a second of that speech
     tokens_per_second: float | None = None  # text tokens, likewise

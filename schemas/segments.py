@@ -94,7 +94,8 @@ SEGMENTS = pa.schema(
         column(
             "variety",
             pa.float64(),
-            "Share of the text's n-grams of letters (four; two in dense scripts) that do not repeat earlier ones.",
+            "Share of the text's n-grams of letters (four; two in dense scripts) that do not repeat earlier ones. Signs"
+            " count where a text has no letters.",
         ),
         column(
             "flags",

@@ -10,6 +10,7 @@ import pytest
 from speech_examples import answers, clip, passage
 
 from pipeline import hallucination_weights
+from pipeline.engines import FakeEngine
 from pipeline.hallucination import WITH, WITHOUT, inputs, probability
 from pipeline.score import ScoreOptions, mark
 from pipeline.types import SAMPLE_RATE, Attempt, Passage, Segment, Span
@@ -28,6 +29,7 @@ SPOKEN = Segment(
     no_speech_prob=0.05,
     temperature=0.0,
     attempts=(Attempt(0.0, -0.25, 1.1),),
+    tokens=10,
     evidence=50.0,
     evidence_per_token=5.0,
     text_logprob=-0.25,
@@ -39,6 +41,7 @@ INVENTED = replace(
     text="Thanks for watching!",
     avg_logprob=-0.6,
     no_speech_prob=0.7,
+    tokens=5,
     evidence=0.5,
     evidence_per_token=0.1,
     text_logprob=-0.7,
@@ -84,6 +87,24 @@ def test_a_segment_of_no_length_counts_as_under_speech() -> None:
 def test_no_number_speaks_against_its_meaning(better: dict[str, object], worse: dict[str, object]) -> None:
     for segment in (SPOKEN, INVENTED):
         assert probability(replace(segment, **better)) <= probability(replace(segment, **worse))  # type: ignore[arg-type]
+
+
+def test_a_single_token_decides_less_than_many() -> None:
+    def odds(share: float, tokens: int) -> float:
+        found = probability(replace(SPOKEN, unlikely_share=share, tokens=tokens))
+        return math.log(found / (1 - found))
+
+    differences = [odds(1.0, tokens) - odds(0.0, tokens) for tokens in (0, 1, 2, 5, 20)]
+    assert differences[0] == 0
+    assert differences == sorted(differences)
+    assert differences[1] < differences[-1] / 3
+
+
+def test_the_engine_without_a_model_gives_all_that_is_weighed() -> None:
+    one = Passage("a", 0, 0, np.zeros(SAMPLE_RATE, np.int16), (Span(0, SAMPLE_RATE),))
+    (found,) = FakeEngine().transcribe([one])
+    assert found is not None
+    assert inputs(found.segments[0]).keys() == WITH.keys()
 
 
 def test_numbers_out_of_bounds_give_probabilities() -> None:

@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "bench"))  # behind the library:
 from conditions import Case, levelled, mixed, telephone
 from judged import judged
 from logistic import auroc, fit, sigmoid
+from quality import lines
 
 from pipeline.types import SAMPLE_RATE, Segment
 
@@ -79,6 +80,14 @@ def test_misheard_words_are_in_doubt() -> None:
     ) == [None]
 
 
+def test_misheard_words_are_held_against_what_is_said_there_and_not_against_all_that_is_misheard() -> None:
+    said = case("But behold these kine. Miss Innes, he said, stopping me.")
+    heard = [(0, 2, "But before it is kind."), (2, 4, "This Yinz, he said, stopping me.")]
+    assert verdicts(said, *heard) == [None, None]
+    heard = [(0, 2, "We will be right back."), (2, 4, "Miss Innes, he said, stopping me.")]
+    assert verdicts(said, *heard) == [True, False]
+
+
 def test_text_in_a_gap_is_invented_though_words_are_said_beside_it() -> None:
     said = case("Good morning to all of you. The weather is fine today.", gaps=((3.0, 12.0),))
     heard = [
@@ -106,6 +115,11 @@ def test_the_fit_finds_the_weights_that_made_the_labels() -> None:
 def test_a_weight_of_the_wrong_sign_is_nothing() -> None:
     x = RNG.normal(0, 1, (2_000, 1))
     assert fit(x, (x[:, 0] > 0).astype(float), [-1], np.ones(2_000), 0.01)[1] == 0
+
+
+def test_a_table_without_rows_is_shown_as_one() -> None:
+    assert lines([]) == "-"
+    assert lines([{"language": "en", "segments": 3}]).split() == ["language", "segments", "en", "3"]
 
 
 def test_auroc_counts_pairs_in_order() -> None:

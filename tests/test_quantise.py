@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,8 +14,8 @@ from pipeline.whisper import model as network
 from pipeline.whisper import precision
 from pipeline.whisper.device import bfloat16_in_vectors
 from pipeline.whisper.engine import WhisperEngine
-from pipeline.whisper.evidence import Claim, weigh
-from pipeline.whisper.model import FEW, MANY, QUERIES, SelfAttention, attend, attend_rounded
+from pipeline.whisper.evidence import Claim, Weighed, weigh
+from pipeline.whisper.model import FEW, MANY, QUERIES, SelfAttention, Whisper, attend, attend_rounded
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
 
@@ -145,11 +146,31 @@ def test_texts_are_weighed_with_coarse_products_of_the_same_weights(engine: Whis
     assert all(one is other for one, other in zip(mine, shared, strict=True))
     prompt, _ = engine.tokens.prompt("es", "transcribe", [], timestamps=False)
     text = engine.tokens.encode(" Gracias por llamar a la centralita.")
-    claim = Claim(prompt, text, engine.tokens.layout.eot, audio=engine.silence[:, :, 0])
-    exact, quick = (torch.tensor(weigh(one, [claim], engine.silence)[0].read()) for one in models)
+    claims = [
+        Claim(prompt, text * count, engine.tokens.layout.eot, heard=[0.0] * len(text) * count) for count in (1, 6)
+    ]
+    (short, exact), (_, quick) = (
+        [torch.tensor(found.read())[:, 1] for found in weigh(one, claims, engine.silence)] for one in models
+    )
     assert not torch.equal(quick, exact)
     torch.testing.assert_close(quick, exact, atol=1.0, rtol=0)
-    torch.testing.assert_close(quick.mean(0), exact.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(quick.sum(), exact.sum(), atol=2.0, rtol=0)
+    assert torch.equal(torch.tensor(weigh(engine.model, claims[:1], engine.silence)[0].read())[:, 1], short)
+
+
+def test_the_engine_weighs_with_the_coarse_model(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+
+    def noted(model: Whisper, claims: Sequence[Claim], quiet: torch.Tensor) -> list[Weighed]:
+        models.append(model)
+        return weigh(model, claims, quiet)
+
+    monkeypatch.setattr("pipeline.whisper.engine.weigh", noted)
+    name, language = next(iter(LANGUAGES.items()))
+    answers(engine, clip(passage(name, language), 5))
+    assert models
+    assert all(model is engine.weigher for model in models)
+    assert engine.weigher is not engine.model
 
 
 def test_text_and_scores_do_not_depend_on_batch_mates(engine: WhisperEngine) -> None:

@@ -39,6 +39,8 @@ def test_speed_counts_letters_a_second_of_speech() -> None:
         ("謝謝大家 謝謝大家", (8, 4)),
         ("aaaaaaa", (7, 1)),
         ("abcabcab", (8, 3)),
+        ("____ ____", (8, 1)),
+        ("...", (3, 1)),
     ],
 )
 def test_the_longest_repetition_and_its_period(text: str, expected: tuple[int, int]) -> None:
@@ -81,6 +83,8 @@ def test_variety_is_low_for_loops_in_every_script() -> None:
         "音が、音が、音が、音が、音が、音が",
         "да да да да да да да",
         "1.5x4.5x4.5x4.5x4.5x4.5x",
+        "________________",
+        "♪ ♪ ♪ ♪ ♪ ♪ ♪",
     ):
         assert variety(text) < 0.55, text
 

@@ -282,7 +282,8 @@ class WhisperEngine:
     def _weigh(self, accepted: list[Window], busy: int) -> None:
         """Weigh the texts that stand against silence, where that is not done yet.
 
-        A few are gathered, as long as many others are being decoded and a pass can serve several.
+        On a GPU a few are gathered, as long as many others are being decoded; on a CPU those go together that end with
+        the same step.
         """
         claims = [window for window in accepted if self._unweighed(window)]
         if len(claims) < max(1, min(self.model.batch, busy // 16)):

@@ -6,7 +6,7 @@ Invented text is as likely without the audio as with it. Knows tokens and the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise, starmap
 from typing import NamedTuple, TypeVar
@@ -21,7 +21,8 @@ from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, togethe
 
 # Tokens whose logits are made at a time. 32 fit a CPU's cache, 7 MB of float32; a GPU wants few and large kernels.
 CPU_ROWS, GPU_ROWS = 32, 2048
-TEXTS = 16  # that go through together
+# Tokens that go through the decoder together: more gain nothing, and each has its keys and values, 330 KB on large-v3.
+PASS = 2048
 EVEN_CHANCE = math.log(0.5)
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ def sums(weights: Sequence[Weight]) -> Sums | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A window's text as it was decoded.
+    """A window's text as it was decoded; no empty one.
 
     `heard` has its text tokens' log-probabilities with the audio, where decoding has met them behind the same `prompt`.
     """
@@ -70,6 +71,11 @@ class Claim:
     def text(self) -> list[int]:
         """The text tokens."""
         return [token for token in self.tokens if token < self.eot]
+
+    @property
+    def cost(self) -> int:
+        """How many tokens go through the decoder for it."""
+        return (len(self.prompt) + len(self.tokens)) * (1 if self.audio is None else 2)
 
     @property
     def places(self) -> list[int]:
@@ -112,7 +118,19 @@ def weigh(model: Whisper, claims: Sequence[Claim], quiet: Tensor) -> list[Weighe
 
     Both from raw logits over the whole vocabulary, with the same prompt and the same tokens before each.
     """
-    return [found for some in _split(claims, TEXTS) for found in _weigh(model, some, quiet)]
+    return [found for some in _passes(claims) for found in _weigh(model, some, quiet)]
+
+
+def _passes(claims: Iterable[Claim]) -> Iterator[list[Claim]]:
+    """Yield the claims in groups whose tokens are no more than PASS, or one claim."""
+    some: list[Claim] = []
+    for one in claims:
+        if some and sum(claim.cost for claim in some) + one.cost > PASS:
+            yield some
+            some = []
+        some.append(one)
+    if some:
+        yield some
 
 
 @sdpa_kernel(ANY_SHAPE)

@@ -372,7 +372,7 @@ class Whisper(nn.Module):
 
     @property
     def batch(self) -> int:
-        """Windows whose spectrograms or whole texts are put together. A CPU's caches hold one."""
+        """Windows whose spectrograms are put together, or texts that attend together. A CPU's caches hold one."""
         return GPU_BATCH if self.device.type == "cuda" else 1
 
     @property

@@ -92,7 +92,8 @@ def quantise(model: Whisper) -> Whisper:
 def coarse(model: Whisper) -> Whisper:
     """Return the model with one number an activation, of the same weights in memory.
 
-    Whole texts are many rows: bound by arithmetic. Good for weighing them, whose sums even out what a token is off by.
+    Whole texts are many rows: bound by arithmetic. Good for weighing them: a token's log-probability is off by some
+    0.15 nats. Hooks on the modules of the one are not called by those of the other.
     """
     weights = {id(one): one for one in chain(model.parameters(), model.buffers())}
     twin = copy.deepcopy(model, weights)  # what it is told of as copied already, it takes as it is

@@ -1,0 +1,141 @@
+"""Recordings of a Debian mirror that training has not seen, as folders with manifests: music, sounds and speech.
+
+    python bench/elsewhere.py FOLDER
+    python bench/quality.py FOLDER/music FOLDER/sounds FOLDER/czech --rows rows.jsonl
+
+Needs `apt-get download` and `dpkg-deb` (Debian and its kin; 450 MB are fetched, 40 MB kept). Music and sounds are of
+games, and nothing is said in them; Czech is acted dialogue, with its text. Italian and Russian are prompts of a
+telephone exchange, whose text is not known: for `bulkscribe transcribe`, and a person who reads what it flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
+from pipeline.decode import Decoder
+from pipeline.types import SAMPLE_RATE
+
+MUSIC = {
+    "extremetuxracer-data": "music",
+    "planetblupi-music-ogg": "music",
+    "singularity-music": "music",
+    "supertux-data": "music",
+    "warzone2100-music": "music",
+    "xmoto-data": "Musics",
+}
+SOUNDS = {"extremetuxracer-data": "sounds", "hedgewars-data": "Sounds", "supertux-data": "sounds"}
+PROMPTS = {"it": "asterisk-core-sounds-it-g722", "ru": "asterisk-core-sounds-ru-g722"}
+VOICES = re.compile(r"excellent|yeti|hell|kiss|yoohoo|hogchant|birdy|homerun|voices")  # sounds that people make
+ENDINGS = (".ogg", ".opus", ".wav", ".g722")
+LONGEST, LEAST = 20 * SAMPLE_RATE, SAMPLE_RATE // 2
+TIMES, PAUSE = 4, int(0.7 * SAMPLE_RATE)  # a sound comes so often, with pauses
+LINE = re.compile(r'dialogId\("([^"]+)", "[^"]*", "[^"]*"\)\s*dialogStr\("([^"]*)"\)')
+
+
+class Take(NamedTuple):
+    """A recording to be cut from a file."""
+
+    file: Path
+    source: str  # package
+    text: str | None
+    language: str | None = None
+    times: int = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    with tempfile.TemporaryDirectory() as scratch:
+        mirror = Mirror(Path(scratch))
+        write(folder / "music", mirror.files(MUSIC))
+        write(folder / "sounds", mirror.files(SOUNDS, times=TIMES))
+        write(folder / "czech", mirror.dialogue("cs", every=15))
+        for language, package in PROMPTS.items():
+            write(folder / language, mirror.prompts(language, package, every=4))
+
+
+class Mirror:
+    """Unpacked packages."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+
+    def unpacked(self, package: str) -> Path:
+        """Return the folder of a package's files, which is fetched the first time."""
+        folder = self._scratch / package
+        if not folder.exists():
+            subprocess.run(["apt-get", "download", "-q", package], cwd=self._scratch, check=True)
+            (archive,) = self._scratch.glob(f"{package}_*.deb")
+            subprocess.run(["dpkg-deb", "-x", archive, folder], check=True)
+        return folder
+
+    def files(self, packages: dict[str, str], *, times: int = 1) -> Iterator[Take]:
+        """Yield takes in which nothing is said, of the files under a folder of that name in each package."""
+        for package, name in packages.items():
+            root = self.unpacked(package)
+            folders = sorted(path for path in root.rglob(name) if path.is_dir())
+            found = [file for folder in folders for file in recordings(folder)]
+            mute = [file for file in found if not VOICES.search(str(file.relative_to(root)).lower())]
+            yield from (Take(file, package, "", times=times) for file in mute)
+
+    def dialogue(self, language: str, *, every: int) -> Iterator[Take]:
+        """Yield spoken lines of a game, with their texts."""
+        scripts = self.unpacked("fillets-ng-data").rglob(f"dialogs_{language}.lua")
+        texts = {
+            (script.parent.name, name): text
+            for script in scripts
+            for name, text in LINE.findall(script.read_text(encoding="utf-8"))
+        }
+        package = f"fillets-ng-data-{language}"
+        spoken = [file for file in recordings(self.unpacked(package)) if (file.parts[-3], file.stem) in texts]
+        for file in spoken[::every]:
+            yield Take(file, package, texts[file.parts[-3], file.stem], language)
+
+    def prompts(self, language: str, package: str, *, every: int) -> Iterator[Take]:
+        """Yield sentences of a telephone exchange; those in folders are letters and numbers."""
+        found = [file for file in recordings(self.unpacked(package)) if file.parent.parent.name == "sounds"]
+        yield from (Take(file, package, None, language) for file in found[::every])
+
+
+def recordings(folder: Path) -> Sequence[Path]:
+    """Return the files under a folder that are recordings."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS and path.is_file())
+
+
+def write(folder: Path, takes: Iterable[Take]) -> None:
+    """Write takes, and a manifest of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, take in enumerate(takes):
+        pcm = np.concatenate(list(Decoder(lambda take=take: take.file.open("rb"), str(take.file)).blocks()))  # type: ignore[misc]
+        if take.times > 1:
+            pcm = np.tile(np.pad(pcm, (0, PAUSE)), take.times)
+        pcm = pcm[:LONGEST]
+        if len(pcm) < LEAST:
+            continue
+        name = f"{number:03}_{take.file.stem}.wav"
+        with wave.open(str(folder / name), "wb") as out:
+            out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+            out.writeframes(pcm.tobytes())
+        told = {"text": take.text, "language": take.language, "source": f"Debian {take.source}"}
+        entries.append({"uri": name, "duration_s": len(pcm) / SAMPLE_RATE} | told)
+    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
+    print(f"{folder.name}: {len(entries)} recordings, {sum(one['duration_s'] for one in entries) / 60:.1f} min")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
