@@ -32,7 +32,7 @@ WAYS = ("detected", "all")
 INSIDE = 0.8  # a segment with this share of its time in a gap is in the gap
 RIGHT, WRONG = 0.75, 0.2  # share of a segment's words that were said: from here on right; up to here wrong
 # Characters in common with what stands opposite, from which on wrong words are only misspelt. Texts of other
-# recordings in the same language have less in 97 of 100 cases.
+# recordings in the same language have less in 97 of 100 cases, those below 15 letters in 92.
 ALIKE = 0.4
 
 Row = dict[str, Any]  # of a segment
@@ -155,7 +155,8 @@ def verdicts(said: str, language: str | None, rows: Sequence[Row]) -> list[Row]:
     """Return the rows with `invented` (None: in doubt) by what is said where they stand.
 
     `said` is the share of a row's words that were said, `alike` how many characters it has in common with what stands
-    opposite to it when all that was heard is aligned with all that was said, character by character.
+    opposite to it when all that was heard is aligned with all that was said, character by character. Beside speech
+    that was passed over, single characters may stray into that, and misheard words then count as invented.
     """
     spaceless = text.is_spaceless(said)
     words = text.words(said, language, text.AS_THE_PAPER, spaceless=spaceless)
@@ -180,7 +181,7 @@ def _invented(row: Row, something_said: bool, has_words: bool) -> bool | None:
         return True
     if row["in_gap"]:
         return None if row["said"] > WRONG else True  # real words beside a gap may have times inside it
-    if not has_words or row["other_language"]:  # taken for another language: misheard or translated, neither of both
+    if not has_words or row["other_language"]:  # misheard or translated: neither right nor invented
         return None
     if row["said"] >= RIGHT:
         return False

@@ -74,7 +74,8 @@ def variety(text: str) -> float:
 
 def _counted(text: str) -> str:
     """Return the letters, or the signs of a text that has none: decoders loop in those, too."""
-    return letters(text) or "".join(text.split())
+    plain = letters(text)
+    return plain if any(map(str.isalnum, plain)) else "".join(text.split())
 
 
 def _longest_run(equal: NDArray[np.bool_]) -> int:

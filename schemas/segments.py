@@ -88,7 +88,8 @@ SEGMENTS = pa.schema(
         column(
             "repetition",
             pa.int32(),
-            "Length in letters of the longest stretch of the text that repeats itself; 0 for none.",
+            "Length in letters of the longest stretch of the text that repeats itself; 0 for none. Signs count where a"
+            " text has no letters.",
         ),
         column("repetition_period", pa.int32(), "Of that stretch: letters until it comes again."),
         column(

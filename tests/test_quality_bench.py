@@ -12,6 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "bench"))  # behind the library: a bench there is called pipeline, too
 
 from conditions import Case, levelled, mixed, telephone
+from elsewhere import LINE, VOICES
 from judged import judged
 from logistic import auroc, fit, sigmoid
 from quality import lines
@@ -100,6 +101,23 @@ def test_text_in_a_gap_is_invented_though_words_are_said_beside_it() -> None:
 
 def test_loops_of_a_said_word_are_invented() -> None:
     assert verdicts(case("and so it goes on"), (0, 9, "goes " * 12)) == [True]
+
+
+# --- recordings from elsewhere ----------------------------------------------------------------------------------------
+
+
+def test_lines_of_a_script_have_their_names_and_texts() -> None:
+    script = """dialogId("let-m-divna", "font_small", "What kind of ship is that?")
+dialogStr("Co je to za loď?")
+
+dialogId("let-v-vrak0", "font_big", "A wreck.")
+dialogStr("To je vrak.")"""
+    assert LINE.findall(script) == [("let-m-divna", "Co je to za loď?"), ("let-v-vrak0", "To je vrak.")]
+
+
+def test_sounds_that_people_make_are_told_by_their_names() -> None:
+    assert all(map(VOICES.search, ("sound/default/voices/jump.ogg", "sounds/verygood.wav", "sfx/evillaugh.wav")))
+    assert not any(map(VOICES.search, ("sounds/shell.wav", "sfx/evil.wav")))
 
 
 # --- logistic regression ----------------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ def test_variety_is_low_for_loops_in_every_script() -> None:
         "1.5x4.5x4.5x4.5x4.5x4.5x",
         "________________",
         "♪ ♪ ♪ ♪ ♪ ♪ ♪",
+        "❤️❤️❤️❤️❤️❤️❤️❤️",
     ):
         assert variety(text) < 0.55, text
 
