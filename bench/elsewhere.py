@@ -47,7 +47,7 @@ VOICES = re.compile(r"/voices/|excellent|verygood|damn|wontgiveup|laugh|sherif")
 ENDINGS = (".ogg", ".opus", ".wav", ".g722")
 LONGEST, LEAST = 20 * SAMPLE_RATE, SAMPLE_RATE // 2
 TIMES, PAUSE = 4, int(0.7 * SAMPLE_RATE)  # a sound comes so often, with pauses
-LINE = re.compile(r'dialogId\("([^"]+)", "[^"]*", "[^"]*"\)\s*dialogStr\("([^"]*)"\)')
+LINE = re.compile(r'dialogId\("([^"]+)", "[^"]*", "[^"]*"\)\s*dialogStr\("([^"]+)"\)')
 
 
 class Take(NamedTuple):
