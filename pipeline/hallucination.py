@@ -30,10 +30,7 @@ def probability(segment: Segment) -> float:
 
 
 def inputs(segment: Segment) -> Mapping[str, float]:
-    """Return what is weighed, by WITH or WITHOUT; each within bounds, so that no single number decides alone.
-
-    Beyond the bounds numbers tell no more: wrong words have an `avg_logprob` of -1.2 as often as of -2.
-    """
+    """Return what is weighed, by WITH or WITHOUT; each within bounds, so that no single number decides alone."""
     found = {
         "avg_logprob": _within(segment.avg_logprob, -1.2, 0.0),
         "no_speech": _log_odds(segment.no_speech_prob),
