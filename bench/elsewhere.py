@@ -1,4 +1,4 @@
-"""Recordings of a Debian mirror on which no weights were trained, as folders with manifests: music, sounds and speech.
+"""Recordings of Debian's packages on which no weights were trained, as folders with manifests: music, sounds, speech.
 
     python bench/elsewhere.py FOLDER
     python bench/quality.py FOLDER/music FOLDER/sounds FOLDER/czech --rows rows.jsonl

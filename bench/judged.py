@@ -63,7 +63,7 @@ def answers(folders: Sequence[Path], file: Path, model: str, share: float) -> li
     clips = [clip for folder in folders for clip in clips_of(folder)]
     tasks = [Task(case, way) for case in cases(clips, share) for way in _ways(case)]
     lines = file.open(encoding="utf-8") if file.exists() else ()
-    known = {one.id: _anew(one) for one in (Answer(**json.loads(line)) for line in lines)}
+    known = {one.id: _judged_again(one) for one in (Answer(**json.loads(line)) for line in lines)}
     if not folders:
         return list(known.values())
     missing = [task for task in tasks if task.id not in known]
@@ -77,7 +77,7 @@ def answers(folders: Sequence[Path], file: Path, model: str, share: float) -> li
     return [known[task.id] for task in tasks]
 
 
-def _anew(answer: Answer) -> Answer:
+def _judged_again(answer: Answer) -> Answer:
     return replace(answer, rows=verdicts(answer.text, answer.language, answer.rows))
 
 

@@ -16,9 +16,9 @@ from pipeline.types import Segment
 # What is weighed, with the sign that each weight must have: training may not turn it around.
 WITHOUT: dict[str, int] = {"avg_logprob": -1, "no_speech": +1, "variety": -1, "speech_ratio": -1}
 WITH: dict[str, int] = WITHOUT | {"evidence": -1, "evidence_per_token": -1, "text_logprob": -1, "unlikely_share": +1}
-# So many more tokens are taken to be there, with such a share of unlikely ones: a text of one token is not decided by
-# the side of an even chance that this one lies on.
-MORE_TOKENS, THEIR_SHARE = 4, 0.2
+# Shrinkage: so many more tokens are taken to be there, with such a share of unlikely ones. A text of one token is not
+# decided by the side of an even chance that this one lies on.
+PRIOR_TOKENS, PRIOR_SHARE = 4, 0.2
 
 
 def probability(segment: Segment) -> float:
@@ -44,8 +44,8 @@ def inputs(segment: Segment) -> Mapping[str, float]:
         "evidence": math.log1p(_within(nats, 0.0, 200.0)),
         "evidence_per_token": _within(a_token, -1.0, 6.0),
         "text_logprob": _within(logprob, -2.5, 0.0),
-        "unlikely_share": (segment.unlikely_share * segment.tokens + THEIR_SHARE * MORE_TOKENS)
-        / (segment.tokens + MORE_TOKENS),
+        "unlikely_share": (segment.unlikely_share * segment.tokens + PRIOR_SHARE * PRIOR_TOKENS)
+        / (segment.tokens + PRIOR_TOKENS),
     }
 
 
