@@ -61,6 +61,7 @@ def transcripts(folder: Path, options: WhisperOptions, keep: Path | None) -> dic
         tables = [hops.recordings_table([recording]) for recording in recordings]
         table = pa.concat_tables(in_process(plan, tables)).combine_chunks()
         if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, kept)
     found: dict[str, list[Transcript]] = defaultdict(list)
     for item in hops.read_transcripts(table):

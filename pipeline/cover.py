@@ -28,6 +28,17 @@ class Cover:
         some = self._spans[first : bisect_left(self._starts, stretch.end)]
         return some[1:] if some and some[0].end <= stretch.start else some
 
+    def without(self, spans: Sequence[Span]) -> Cover:
+        """Return what is covered outside of `spans`, which are in order and do not overlap."""
+        left = []
+        for own in self._spans:
+            at = own.start
+            for span in (span for span in spans if span.overlap(own)):
+                left.append(Span(at, max(at, span.start)))
+                at = span.end
+            left.append(Span(at, max(at, own.end)))
+        return Cover([span for span in left if len(span)])
+
     def samples(self, stretch: Span | Segment) -> int:
         """Return how many samples of `stretch` are covered."""
         return self._until(stretch.end) - self._until(stretch.start)

@@ -30,6 +30,7 @@ PRIOR_S = 10.0  # seconds of such speech that stand beside a recording's own
 SLOWEST = 0.7  # of TYPICAL: no recording is taken for slower, or one with most of its text missing would seem whole
 DRIFT, SPREAD = 0.15, 0.2  # standard deviation of the logarithm of a segment's rate: for long ones, for one second
 DOUBT = 2.4  # such deviations from which a text is too short
+EXCUSE = 4.0  # from which it is so long that it may have said what lies beside it: its times are wrong
 
 # Letters that a character is worth by what it takes to say it, from the first code point of its script on.
 WORTH = [
@@ -82,8 +83,10 @@ def _speech(passage: Transcript) -> Cover:
 
 def _of_passage(passage: Transcript, speech: Cover, rate: float) -> Iterator[Omission]:
     segments = sorted(passage.segments, key=lambda segment: segment.start)
-    yield from _uncovered(passage, segments, speech, rate)
-    yield from _too_short(segments, speech, rate)
+    uncovered = list(_uncovered(passage, segments, speech, rate))
+    yield from uncovered
+    rest = speech.without([Span(omission.start, omission.end) for omission in uncovered])  # the others are told once
+    yield from _too_short(segments, rest, rate)
 
 
 def _uncovered(passage: Transcript, segments: Sequence[Segment], speech: Cover, rate: float) -> Iterator[Omission]:
@@ -126,7 +129,7 @@ def _gaps(claims: Iterable[Span], whole: Span) -> Iterator[Span]:
 def _surplus(segment: Segment, speech: Cover, rate: float) -> float:
     """Return the samples of speech that a segment's text would take beyond those that its times cover."""
     under = speech.samples(segment)
-    return max(0.0, letters(segment.text) / rate - under * (1 + DOUBT * _spread(under)))
+    return max(0.0, letters(segment.text) / rate - under * (1 + EXCUSE * _spread(under)))
 
 
 def _too_short(segments: Sequence[Segment], speech: Cover, rate: float) -> Iterator[Omission]:

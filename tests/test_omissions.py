@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline import rows, score
+from pipeline.cover import Cover
 from pipeline.omissions import REASONS, beside, letters, omissions
 from pipeline.score import ScoreOptions
 from pipeline.types import SAMPLE_RATE, Attempt, Omission, Outcome, Recording, Segment, Span, Transcript, Word
@@ -95,6 +96,12 @@ def test_short_gaps_between_times_are_no_omissions() -> None:
     assert omissions([passage(late)]) == ()
 
 
+def test_a_quick_speaker_does_not_excuse_what_is_missing_beside() -> None:
+    quick = spoken(SENTENCES[3] + " It went on until noon.", 0, 4 * SAMPLE_RATE)  # 19 letters a second
+    speech = (Span(0, 4 * SAMPLE_RATE), Span(round(4.2 * SAMPLE_RATE), round(6.4 * SAMPLE_RATE)))
+    assert reasons(passage([quick], speech)) == ["no_text"]
+
+
 def test_text_that_ends_too_early_by_its_times_alone_is_no_omission() -> None:
     early = [replace(GOOD[0], end=SAMPLE_RATE), *GOOD[1:]]  # all of its letters are there
     assert omissions([passage(early)]) == ()
@@ -115,6 +122,22 @@ def test_words_with_times_tell_what_a_long_segment_leaves_out() -> None:
     (found,) = omissions([passage([one])])
     assert found.reason == "no_text"
     assert 9 * SAMPLE_RATE < found.start < found.end < 15 * SAMPLE_RATE
+
+
+def test_what_words_tell_as_missing_is_not_told_again_of_the_segment_around() -> None:
+    words = tuple(Word(at, at + SAMPLE_RATE // 3, " word", 0.9) for at in range(0, LENGTH, SAMPLE_RATE // 2))
+    one = replace(spoken(SENTENCES[0], 0, 6 * LENGTH), words=(*words, Word(29 * SAMPLE_RATE, 6 * LENGTH, " word", 0.9)))
+    (found,) = omissions([passage([one])])
+    assert found.reason == "no_text"
+
+
+def test_a_cover_without_stretches_covers_the_rest() -> None:
+    spans, gone = [Span(0, 10), Span(20, 30), Span(35, 50)], [Span(4, 6), Span(8, 22), Span(29, 60)]
+    rest = Cover(spans).without(gone)
+    expected = {at for span in spans for at in range(span.start, span.end)}
+    expected -= {at for span in gone for at in range(span.start, span.end)}
+    assert {at for at in range(60) if rest.samples(Span(at, at + 1))} == expected
+    assert Cover(spans).without([]).samples(Span(0, 60)) == 35
 
 
 @pytest.mark.parametrize(
