@@ -3,16 +3,18 @@
     python bench/elsewhere.py FOLDER
     python bench/quality.py FOLDER/music FOLDER/sounds FOLDER/czech --rows rows.jsonl
 
-Needs `apt-get download` and `dpkg-deb` (Debian and its kin; 400 MB are fetched). Music and sounds are of games, and
-nothing is said in them, as far as their names tell; Czech is acted dialogue, with its text (lines with quotes are left
-out). Italian and Russian are prompts of a telephone exchange, whose text is not known: for `bulkscribe transcribe`, and
-a person who reads what it flags. Knows packages and files; no engine and no scores.
+Needs `apt-get download` and `dpkg-deb` (Debian and its kin; 1.5 GB are fetched). Music, sounds, and games (both, of
+other games) are recordings in which nothing is said, as far as their names tell. Czech is acted dialogue, with its text
+(lines with quotes are left out); stamps are what is said of pictures in five languages, with its text. Italian and
+Russian are prompts of a telephone exchange, whose text is not known: for `bulkscribe transcribe`, and a person who
+reads what it flags. Knows packages and files; no engine and no scores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import subprocess
 import sys
@@ -42,10 +44,35 @@ SOUNDS = {
     "trackballs-data": "sfx",
     "warmux-data": "default",
 }
+GAMES = (
+    "asc-music",
+    "drascula-music",
+    "planetblupi-music-ogg",
+    "singularity-music",
+    "extremetuxracer-data",
+    "berusky2-data",
+    "chromium-bsu-data",
+    "enigma-data",
+    "foobillardplus-data",
+    "naev-data",
+    "pushover-data",
+    "zaz-data",
+    "supertux-data",
+    "btanks-data",
+    "pekka-kana-2-data",
+    "gunroar-data",
+    "torus-trooper-data",
+    "openclonk-data",
+)
+LONG, LONG_ONES, SHORT_ONES = 400_000, 8, 6  # bytes of what is taken for music; how many of each game
+STAMPS = ("bg", "ca", "da", "el", "ro")
+WORDS, EACH = 6, 40  # of a stamp's text at least; stamps of a language
 PROMPTS = {"it": "asterisk-core-sounds-it-g722", "ru": "asterisk-core-sounds-ru-g722"}
 VOICES = re.compile(r"/voices/|excellent|verygood|damn|wontgiveup|laugh|sherif")  # sounds that people make
+PEOPLE = re.compile(r"voice|speech|talk|player|female|male|taunt|announc|scream|human|shout")
 ENDINGS = (".ogg", ".opus", ".wav", ".g722")
 LONGEST, LEAST = 20 * SAMPLE_RATE, SAMPLE_RATE // 2
+FASTEST = 25  # characters a second: what is shorter than its text is an empty file in its place
 TIMES, PAUSE = 4, int(0.7 * SAMPLE_RATE)  # a sound comes so often, with pauses
 LINE = re.compile(r'dialogId\("([^"]+)", "[^"]*", "[^"]*"\)\s*dialogStr\("([^"]+)"\)')
 
@@ -68,6 +95,8 @@ def main() -> None:
         mirror = Mirror(Path(scratch))
         write(folder / "music", mirror.files(MUSIC))
         write(folder / "sounds", mirror.files(SOUNDS, every=3, times=TIMES))
+        write(folder / "games", mirror.games())
+        write(folder / "stamps", mirror.stamps())
         write(folder / "czech", mirror.dialogue("cs", every=15))
         for language, package in PROMPTS.items():
             write(folder / language, mirror.prompts(language, package, every=4))
@@ -97,6 +126,33 @@ class Mirror:
             mute = [file for file in found if not VOICES.search(str(file.relative_to(root)).lower())]
             yield from (Take(file, package, "", times=times) for file in mute[::every])
 
+    def games(self) -> Iterator[Take]:
+        """Yield takes in which nothing is said: some long files and some short ones of each game."""
+        rng = random.Random(5)
+        for package in GAMES:
+            root = self.unpacked(package)
+            found = recordings(root, (*ENDINGS, ".mp3"))
+            mute = [file for file in found if not PEOPLE.search(str(file.relative_to(root)).lower())]
+            music = [file for file in mute if file.stat().st_size > LONG]
+            sounds = [file for file in mute if file.stat().st_size <= LONG]
+            rng.shuffle(music)
+            rng.shuffle(sounds)
+            yield from (Take(file, package, "") for file in music[:LONG_ONES])
+            yield from (Take(file, package, "", times=TIMES) for file in sounds[:SHORT_ONES])
+
+    def stamps(self) -> Iterator[Take]:
+        """Yield what is said of a drawing program's stamps, with its text."""
+        package = "tuxpaint-stamps-default"
+        scripts = sorted(self.unpacked(package).rglob("*.txt"))
+        for language in STAMPS:
+            takes = []
+            for script in scripts:
+                sound = script.with_name(f"{script.stem}_desc_{language}.ogg")
+                text = re.search(rf"^{language}\.utf8=(.*)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+                if sound.exists() and text and len(text[1].split()) >= WORDS:
+                    takes.append(Take(sound, package, text[1], language))
+            yield from takes[:: max(1, len(takes) // EACH)]
+
     def dialogue(self, language: str, *, every: int) -> Iterator[Take]:
         """Yield spoken lines of a game, with their texts."""
         scripts = self.unpacked("fillets-ng-data").rglob(f"dialogs_{language}.lua")
@@ -116,9 +172,9 @@ class Mirror:
         yield from (Take(file, package, None, language) for file in found[::every])
 
 
-def recordings(folder: Path) -> Sequence[Path]:
+def recordings(folder: Path, endings: tuple[str, ...] = ENDINGS) -> Sequence[Path]:
     """Return the files under a folder that are recordings."""
-    return sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS and path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix in endings and path.is_file())
 
 
 def write(folder: Path, takes: Iterable[Take]) -> None:
@@ -134,7 +190,7 @@ def write(folder: Path, takes: Iterable[Take]) -> None:
         if take.times > 1:
             pcm = np.tile(np.pad(pcm, (0, PAUSE)), take.times)
         pcm = pcm[:LONGEST]
-        if len(pcm) < LEAST:
+        if len(pcm) < max(LEAST, len(take.text or "") / FASTEST * SAMPLE_RATE):
             continue
         name = f"{number:03}_{take.file.stem}.wav"
         with wave.open(str(folder / name), "wb") as out:

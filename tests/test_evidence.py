@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +160,22 @@ def test_segments_have_the_evidence_of_their_text_tokens(
         assert segment.evidence_per_token == pytest.approx(nats / len(heard), rel=1e-4)
         assert segment.text_logprob == pytest.approx(float(heard.mean()), rel=1e-4)
         assert segment.unlikely_share == pytest.approx(float((heard.exp() < 0.5).float().mean()))
+
+
+@pytest.mark.parametrize(
+    ("busy", "waiting", "texts", "weighed"),
+    [(16, 0, 1, 1), (16, 2, 3, 0), (16, 2, 4, 4), (128, 0, 7, 0), (128, 0, 8, 8), (128, 2, 16, 16), (0, 2, 1, 1)],
+)
+def test_texts_are_gathered_where_no_slot_stands_idle_for_it(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch, busy: int, waiting: int, texts: int, weighed: int
+) -> None:
+    monkeypatch.setattr("pipeline.whisper.engine.weigh", lambda _model, claims, _quiet: claims)
+    monkeypatch.setattr(engine, "_unweighed", lambda _window: True)
+    monkeypatch.setattr(engine, "_claim", lambda _window: "its weights")
+    windows = [SimpleNamespace(weighed=None) for _ in range(texts)]
+    lane = SimpleNamespace(slots=SimpleNamespace(busy=busy), waiting=[object()] * waiting)
+    engine._weigh(windows, lane)  # type: ignore[arg-type]
+    assert sum(window.weighed is not None for window in windows) == weighed
 
 
 def test_sums_are_of_what_each_token_weighs() -> None:

@@ -25,7 +25,7 @@ from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
 from pipeline.whisper.device import free_memory, onto, resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
-from pipeline.whisper.evidence import Claim, silence, weigh
+from pipeline.whisper.evidence import CLAIMS, Claim, silence, weigh
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
@@ -116,7 +116,7 @@ class WhisperEngine:
             timed = None
             try:
                 self._decode(first, again, steps, accepted)
-                self._weigh(accepted, first.slots.busy + again.slots.busy)
+                self._weigh(accepted, first)
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
             except torch.OutOfMemoryError:
                 if self.slots == 1:
@@ -279,14 +279,15 @@ class WhisperEngine:
             slots.release(slot)
             yield window, stands
 
-    def _weigh(self, accepted: list[Window], busy: int) -> None:
+    def _weigh(self, accepted: list[Window], lane: Lane) -> None:
         """Weigh the texts that stand against silence, where that is not done yet.
 
-        On a GPU a few are gathered, as long as many others are being decoded; on a CPU those go together that end with
-        the same step.
+        A few are gathered, as long as many others are being decoded; more, where windows wait for the lane's slots:
+        then none stands idle because a passage's next window is late.
         """
         claims = [window for window in accepted if self._unweighed(window)]
-        if len(claims) < max(1, min(self.model.batch, busy // 16)):
+        busy = lane.slots.busy
+        if len(claims) < max(1, min(CLAIMS, busy // (4 if lane.waiting else 16))):
             return
         found = weigh(self.weigher, [self._claim(window) for window in claims], self.silence)
         for window, weighed in zip(claims, found, strict=True):
