@@ -29,6 +29,7 @@ from judged import Answer, answers, segment_of
 from logistic import auroc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before this folder, whose pipeline.py is not the library
+from pipeline import phrases
 from pipeline.hallucination import probability
 from pipeline.score import ScoreOptions, mark
 from pipeline.types import Segment, Span, Transcript
@@ -69,6 +70,8 @@ RULES: dict[str, Callable[[Segment], bool]] = {
     "flag low_logprob": lambda s: "low_logprob" in s.flags,
     "flag repetitive": lambda s: "repetitive" in s.flags,
     "flag no_speech": lambda s: "no_speech" in s.flags,
+    "flag phrase": lambda s: "phrase" in s.flags,
+    "flag hallucination or phrase": lambda s: bool({"hallucination", "phrase"} & set(s.flags)),
     "any flag": lambda s: bool(s.flags),
     "reference: no speech and unlikely": lambda s: s.no_speech_prob > 0.6 and s.avg_logprob < -1,
     "packs above 2.4 or unlikely": lambda s: s.compression_ratio > 2.4 or s.avg_logprob < -1,
@@ -121,7 +124,13 @@ def marked(answer: Answer) -> Heard:
         spans = (speech,) if len(speech) else ()
         whole = Transcript(answer.id, 0, Span(0, segment.end), spans, (segment,), segment.language, None)
         found += mark(whole, DEFAULTS).segments
-    return answer, found
+    return answer, [_with_phrase(segment, last=segment is found[-1]) for segment in found]
+
+
+def _with_phrase(segment: Segment, *, last: bool) -> Segment:
+    """Return the segment with the flag that takes the whole recording to tell."""
+    known = phrases.invented(segment, last=last)
+    return replace(segment, flags=(*segment.flags, "phrase")) if known else segment
 
 
 def judged(heard: Sequence[Heard]) -> Iterator[Judged]:
