@@ -64,9 +64,9 @@ GAMES = (
     "torus-trooper-data",
     "openclonk-data",
 )
-LONG, LONG_ONES, SHORT_ONES = 400_000, 8, 6  # bytes of what is taken for music; how many of each game
+MUSIC_BYTES, MUSIC_FILES, SOUND_FILES = 400_000, 8, 6  # from which size on a file is music; how many of each game
 STAMPS = ("bg", "ca", "da", "el", "ro")
-WORDS, EACH = 6, 40  # of a stamp's text at least; stamps of a language
+WORDS, EACH = 6, 40  # of a stamp's text at least; about so many stamps of a language
 PROMPTS = {"it": "asterisk-core-sounds-it-g722", "ru": "asterisk-core-sounds-ru-g722"}
 VOICES = re.compile(r"/voices/|excellent|verygood|damn|wontgiveup|laugh|sherif")  # sounds that people make
 PEOPLE = re.compile(r"voice|speech|talk|player|female|male|taunt|announc|scream|human|shout")
@@ -133,12 +133,12 @@ class Mirror:
             root = self.unpacked(package)
             found = recordings(root, (*ENDINGS, ".mp3"))
             mute = [file for file in found if not PEOPLE.search(str(file.relative_to(root)).lower())]
-            music = [file for file in mute if file.stat().st_size > LONG]
-            sounds = [file for file in mute if file.stat().st_size <= LONG]
+            music = [file for file in mute if file.stat().st_size > MUSIC_BYTES]
+            sounds = [file for file in mute if file.stat().st_size <= MUSIC_BYTES]
             rng.shuffle(music)
             rng.shuffle(sounds)
-            yield from (Take(file, package, "") for file in music[:LONG_ONES])
-            yield from (Take(file, package, "", times=TIMES) for file in sounds[:SHORT_ONES])
+            yield from (Take(file, package, "") for file in music[:MUSIC_FILES])
+            yield from (Take(file, package, "", times=TIMES) for file in sounds[:SOUND_FILES])
 
     def stamps(self) -> Iterator[Take]:
         """Yield what is said of a drawing program's stamps, with its text."""

@@ -85,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="*", type=Path)
     parser.add_argument("--rows", type=Path, help="what was heard, made or gone on with")
+    parser.add_argument("--without", nargs="*", default=[], metavar="SOURCE", help="leave out what comes from there")
     parser.add_argument("--share", type=float, default=1.0, help="of the cases that are made of the folders")
     parser.add_argument("--model", default="base")
     parser.add_argument("--peers", action="store_true", help="let faster-whisper hear where nothing is said, too")
@@ -93,7 +94,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         rows = arguments.rows or Path(scratch) / "rows.jsonl"
-        heard = [marked(one) for one in answers(arguments.folder, rows, arguments.model, arguments.share)]
+        found = answers(arguments.folder, rows, arguments.model, arguments.share)
+        heard = [marked(one) for one in found if not any(source in one.group for source in arguments.without)]
     figures = {
         "scores": scores(list(judged(heard))),
         "rules": rules(heard),
@@ -128,7 +130,7 @@ def marked(answer: Answer) -> Heard:
 
 
 def _with_phrase(segment: Segment, *, last: bool) -> Segment:
-    """Return the segment with the flag that takes the whole recording to tell."""
+    """Return the segment with the flag `phrase`, which asks whether anything follows in the recording."""
     known = phrases.invented(segment, last=last)
     return replace(segment, flags=(*segment.flags, "phrase")) if known else segment
 

@@ -30,7 +30,7 @@ PRIOR_S = 10.0  # seconds of such speech that stand beside a recording's own
 SLOWEST = 0.7  # of TYPICAL: no recording is taken for slower, or one with most of its text missing would seem whole
 DRIFT, SPREAD = 0.15, 0.2  # standard deviation of the logarithm of a segment's rate: for long ones, for one second
 DOUBT = 2.4  # such deviations from which a text is too short
-EXCUSE = 4.0  # from which it is so long that it may have said what lies beside it: its times are wrong
+EXCUSE = 3.0  # from which it is so long that its times are wrong: it may have said what lies beside them
 
 # Letters that a character is worth by what it takes to say it, from the first code point of its script on.
 WORTH = [
@@ -85,7 +85,7 @@ def _of_passage(passage: Transcript, speech: Cover, rate: float) -> Iterator[Omi
     segments = sorted(passage.segments, key=lambda segment: segment.start)
     uncovered = list(_uncovered(passage, segments, speech, rate))
     yield from uncovered
-    rest = speech.without([Span(omission.start, omission.end) for omission in uncovered])  # the others are told once
+    rest = speech.without([Span(omission.start, omission.end) for omission in uncovered])  # is told once
     yield from _too_short(segments, rest, rate)
 
 
@@ -127,9 +127,9 @@ def _gaps(claims: Iterable[Span], whole: Span) -> Iterator[Span]:
 
 
 def _surplus(segment: Segment, speech: Cover, rate: float) -> float:
-    """Return the samples of speech that a segment's text would take beyond those that its times cover."""
+    """Return the samples of speech that a segment's text would take beyond its times, however quick it is."""
     under = speech.samples(segment)
-    return max(0.0, letters(segment.text) / rate - under * (1 + EXCUSE * _spread(under)))
+    return max(0.0, letters(segment.text) / rate - under * math.exp(EXCUSE * _spread(under)))
 
 
 def _too_short(segments: Sequence[Segment], speech: Cover, rate: float) -> Iterator[Omission]:

@@ -178,6 +178,33 @@ def test_texts_are_gathered_where_no_slot_stands_idle_for_it(
     assert sum(window.weighed is not None for window in windows) == weighed
 
 
+@pytest.mark.slow
+def test_texts_that_are_weighed_together_have_the_evidence_of_each_alone(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def noted(model: Whisper, claims: list[Claim], quiet: torch.Tensor) -> list[Weighed]:
+        sizes.append(len(claims))
+        return weigh(model, claims, quiet)
+
+    clips = [
+        replace(clip(passage(name, LANGUAGES[name]), seconds), recording_id=f"{name} {seconds}")
+        for name in TEXTS
+        for seconds in (2, 3, 4, 5, 6, 7)
+    ]
+    options = replace(PLAIN, logprob_threshold=-9.0, slots=8)
+    monkeypatch.setattr("pipeline.whisper.engine.weigh", noted)
+    together = answers(with_options(engine, options), *clips)
+    assert max(sizes) > 1
+    assert sum(sizes) == len(clips)
+    for one in clips[::4]:
+        alone = answers(with_options(engine, options), one)[one.recording_id]
+        found = [[segment.evidence for segment in each.segments] for each in (together[one.recording_id], alone)]
+        assert found[0]
+        assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
 def test_sums_are_of_what_each_token_weighs() -> None:
     found = sums([Weight(-1.0, -5.0), Weight(-2.0, -2.5), Weight(-3.0, -3.0)])
     assert found is not None

@@ -282,12 +282,12 @@ class WhisperEngine:
     def _weigh(self, accepted: list[Window], lane: Lane) -> None:
         """Weigh the texts that stand against silence, where that is not done yet.
 
-        A few are gathered, as long as many others are being decoded; more, where windows wait for the lane's slots:
-        then none stands idle because a passage's next window is late.
+        A few are gathered, as long as many others are being decoded; on a CPU more while other windows are waiting:
+        then it matters less that a passage's next window comes late. A GPU would have to keep more audio meanwhile.
         """
         claims = [window for window in accepted if self._unweighed(window)]
-        busy = lane.slots.busy
-        if len(claims) < max(1, min(CLAIMS, busy // (4 if lane.waiting else 16))):
+        part = 4 if lane.waiting and self.device.type == "cpu" else 16
+        if len(claims) < max(1, min(CLAIMS, lane.slots.busy // part)):
             return
         found = weigh(self.weigher, [self._claim(window) for window in claims], self.silence)
         for window, weighed in zip(claims, found, strict=True):
