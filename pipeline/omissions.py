@@ -85,7 +85,8 @@ def _of_passage(passage: Transcript, speech: Cover, rate: float) -> Iterator[Omi
     segments = sorted(passage.segments, key=lambda segment: segment.start)
     uncovered = list(_uncovered(passage, segments, speech, rate))
     yield from uncovered
-    rest = speech.without([Span(omission.start, omission.end) for omission in uncovered])  # is told once
+    # What is told already does not make the segment around it too short as well.
+    rest = speech.without([Span(omission.start, omission.end) for omission in uncovered])
     yield from _too_short(segments, rest, rate)
 
 

@@ -166,7 +166,7 @@ def test_segments_have_the_evidence_of_their_text_tokens(
     ("busy", "waiting", "texts", "weighed"),
     [(16, 0, 1, 1), (16, 2, 3, 0), (16, 2, 4, 4), (128, 0, 7, 0), (128, 0, 8, 8), (128, 2, 16, 16), (0, 2, 1, 1)],
 )
-def test_texts_are_gathered_where_no_slot_stands_idle_for_it(
+def test_texts_are_gathered_while_others_are_decoded_and_more_while_others_wait(
     engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch, busy: int, waiting: int, texts: int, weighed: int
 ) -> None:
     monkeypatch.setattr("pipeline.whisper.engine.weigh", lambda _model, claims, _quiet: claims)
