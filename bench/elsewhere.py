@@ -69,9 +69,7 @@ STAMPS = ("bg", "ca", "da", "el", "ro")
 WORDS, EACH = 6, 40  # of a stamp's text at least; about so many stamps of a language
 PROMPTS = {"it": "asterisk-core-sounds-it-g722", "ru": "asterisk-core-sounds-ru-g722"}
 VOICES = re.compile(r"/voices/|excellent|verygood|damn|wontgiveup|laugh|sherif")  # sounds that people make
-PEOPLE = re.compile(  # likewise, of GAMES
-    r"voice|speech|talk|player|female|male|taunt|announc|scream|human|shout"
-)
+PEOPLE = re.compile(r"voice|speech|talk|player|female|male|taunt|announc|scream|human|shout")  # likewise, in GAMES
 ENDINGS = (".ogg", ".opus", ".wav", ".g722")
 LONGEST, LEAST = 20 * SAMPLE_RATE, SAMPLE_RATE // 2
 FASTEST = 25  # characters a second: what is shorter than its text is an empty file in its place
@@ -133,7 +131,7 @@ class Mirror:
         rng = random.Random(5)
         for package in GAMES:
             root = self.unpacked(package)
-            found = recordings(root, (*ENDINGS, ".mp3"))
+            found = recordings(root, (*ENDINGS, ".mp3"))  # the other folders leave these out, as they were heard
             mute = [file for file in found if not PEOPLE.search(str(file.relative_to(root)).lower())]
             music = [file for file in mute if file.stat().st_size > MUSIC_BYTES]
             sounds = [file for file in mute if file.stat().st_size <= MUSIC_BYTES]

@@ -85,7 +85,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="*", type=Path)
     parser.add_argument("--rows", type=Path, help="what was heard, made or gone on with")
-    parser.add_argument("--without", nargs="*", default=[], metavar="SOURCE", help="leave out what comes from there")
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="SOURCE", help="packages whose recordings count nowhere"
+    )
     parser.add_argument("--share", type=float, default=1.0, help="of the cases that are made of the folders")
     parser.add_argument("--model", default="base")
     parser.add_argument("--peers", action="store_true", help="let faster-whisper hear where nothing is said, too")

@@ -128,7 +128,7 @@ def _gaps(claims: Iterable[Span], whole: Span) -> Iterator[Span]:
 
 
 def _surplus(segment: Segment, speech: Cover, rate: float) -> float:
-    """Return the samples of speech that a segment's text would take beyond its times, however quick it is."""
+    """Return the samples of speech that a segment's text takes at this rate, beyond the most that fits its times."""
     under = speech.samples(segment)
     return max(0.0, letters(segment.text) / rate - under * math.exp(EXCUSE * _spread(under)))
 

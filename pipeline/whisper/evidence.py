@@ -19,8 +19,8 @@ from pipeline.whisper.device import Arriving, onto
 from pipeline.whisper.mel import WINDOW_FRAMES, log_mel
 from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, together
 
-# Tokens whose logits are made at a time: 13 MB of float32 on a CPU, and a log-softmax of as
-# many; a GPU wants few and large kernels.
+# Tokens whose logits are made at a time: 13 MB of float32 on a CPU, and as much for their log-softmax. A GPU wants few
+# and large kernels.
 CPU_ROWS, GPU_ROWS = 64, 1024
 # What goes through the decoder together: more gains nothing, and a token has keys and values, on large-v3 330 KB of
 # float32; those of the audio that a text is read with are 250 MB of 16 bits there.
