@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.digest import Histogram
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 
 NARROW, WIDE = 330, 900  # pixels: a phone's column, and a desk's
 _LINE = 26  # pixels that a bar has in height
@@ -219,7 +219,7 @@ def _altair() -> Any:
     except ImportError as error:
         raise UserError(
             f"the page's charts need {error.name}",
-            "pip install -c constraints.txt -e '.[report]', or --format md, which has none",
+            f"{install('report')}, or --format md, which has none",
         ) from error
     alt.data_transformers.disable_max_rows()
     return alt

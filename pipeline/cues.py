@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 
 SUBTITLES = {".srt": "srt", ".vtt": "vtt"}  # endings, and the library's names for them
 _WORD_TIME = re.compile(r"<(?:\d+:)?\d\d:\d\d\.\d+>")
@@ -65,7 +65,5 @@ def _library() -> Any:
     try:
         import pysubs2
     except ModuleNotFoundError as error:
-        raise UserError(
-            "reading subtitles needs pysubs2, which is not installed", "pip install 'bulkscribe[clean]'"
-        ) from error
+        raise UserError("reading subtitles needs pysubs2, which is not installed", install("clean")) from error
     return pysubs2

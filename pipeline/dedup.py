@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 
 SHINGLE = 5  # characters
 PERMUTATIONS = 64
@@ -91,7 +91,5 @@ def _library() -> Any:
     try:
         import rensa
     except ModuleNotFoundError as error:
-        raise UserError(
-            "finding equal texts needs rensa, which is not installed", "pip install 'bulkscribe[datasets]'"
-        ) from error
+        raise UserError("finding equal texts needs rensa, which is not installed", install("datasets")) from error
     return rensa

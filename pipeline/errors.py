@@ -29,6 +29,11 @@ class UserError(BulkscribeError):
         return UserError, (str(self), self.hint)  # crosses process borders whole
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra, for a hint."""
+    return f"pip install -c constraints.txt -e '.[{extra}]'"
+
+
 class DataError(BulkscribeError):
     """A recording cannot be read. `kind` is a stable word for counting, the message the cause in its own words."""
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from pipeline import gates, sound
 from pipeline.edges import REACH_S, TOLERANCE_S, edges, excerpts
-from pipeline.errors import DataError, UserError
+from pipeline.errors import DataError, UserError, install
 from pipeline.gates import GateOptions
 from pipeline.reopening import open_audio
 from pipeline.types import Failure, Pcm, Span, setting
@@ -214,7 +214,5 @@ def _soundfile() -> Any:
     try:
         import soundfile
     except ModuleNotFoundError as error:
-        raise UserError(
-            "writing clips needs soundfile, which is not installed", "pip install 'bulkscribe[datasets]'"
-        ) from error
+        raise UserError("writing clips needs soundfile, which is not installed", install("datasets")) from error
     return soundfile

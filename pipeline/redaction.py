@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.subtitles import Row
 from pipeline.types import setting
 
@@ -185,6 +185,4 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(
-            f"--redact needs {name.partition('.')[0]}", "pip install -c constraints.txt -e '.[redact]'"
-        ) from error
+        raise UserError(f"--redact needs {name.partition('.')[0]}", install("redact")) from error

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.edges import levels
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.speech import SpeechOptions, detect
 from pipeline.types import SAMPLE_RATE, Pcm
 
@@ -193,6 +193,4 @@ def _library(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"measuring audio needs {error.name}, which is not installed", "pip install 'bulkscribe[datasets]'"
-        ) from error
+        raise UserError(f"measuring audio needs {error.name}, which is not installed", install("datasets")) from error

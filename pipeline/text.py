@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.types import setting
 
 # Scripts written without spaces between words: what Whisper's paper scores by characters, and their kin.
@@ -165,9 +165,7 @@ def library(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"comparing texts needs {error.name}, which is not installed", "pip install 'bulkscribe[evaluate]'"
-        ) from error
+        raise UserError(f"comparing texts needs {error.name}, which is not installed", install("evaluate")) from error
 
 
 @cache

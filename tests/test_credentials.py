@@ -136,7 +136,7 @@ def test_a_missing_extra_is_a_line_with_a_hint(tmp_path: Path, uri: str, package
     words = [sys.executable, "-c", code, "transcribe", uri, "--out", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"hint: pip install 'bulkscribe[{extra}]'"
+    assert done.stderr.splitlines()[-1] == f"hint: pip install -c constraints.txt -e '.[{extra}]'"
 
 
 def test_a_password_is_sent_as_it_is_written() -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pipeline.errors import OpenError, UserError
+from pipeline.errors import OpenError, UserError, install
 from pipeline.stores.options import CONNECT_S, READ_S
 from pipeline.stores.store import AHEAD, Entry
 from pipeline.stores.trying import Busy, resumed, tried
@@ -238,7 +238,7 @@ def _require() -> None:
         import azure.storage.blob  # noqa: F401
     except ImportError as error:
         message = "az:// needs azure-storage-blob and azure-identity"
-        raise UserError(message, "pip install 'bulkscribe[azure]'") from error
+        raise UserError(message, install("azure")) from error
 
 
 def _blob(uri: str) -> Any:

