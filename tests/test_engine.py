@@ -181,6 +181,26 @@ def test_slots_fill_the_memory_and_no_more(room: float) -> None:
     assert needed(slots) <= room < needed(slots + 1)
 
 
+@pytest.mark.parametrize("beam", [1, 5])
+def test_slots_of_a_cpu_fill_their_room_within_bounds(
+    engine: WhisperEngine, beam: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slots() -> int:
+        return with_options(engine, replace(PLAIN, slots=0, beam=beam)).slots
+
+    def taken(count: int) -> int:
+        lanes = with_options(engine, replace(PLAIN, slots=count, beam=beam))._lanes()
+        return sum(buffer.nbytes for lane in lanes for buffer in (lane.slots._audio, lane.slots._cache))
+
+    monkeypatch.setattr("pipeline.whisper.engine.CPU_SLOTS", (1, 48))
+    monkeypatch.setattr("pipeline.whisper.engine.CPU_ROOM", room := 2**29)
+    assert taken(slots()) <= room < taken(slots() + engine.lane_ratio)
+    monkeypatch.setattr("pipeline.whisper.engine.CPU_SLOTS", (16, 17))
+    assert slots() == 16
+    monkeypatch.setattr("pipeline.whisper.engine.CPU_ROOM", 2**40)
+    assert slots() == 17
+
+
 def test_out_of_memory_halves_the_slots_and_loses_nothing(
     engine: WhisperEngine, passages: dict[str, Passage], monkeypatch: pytest.MonkeyPatch
 ) -> None:

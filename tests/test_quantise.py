@@ -15,7 +15,7 @@ from pipeline.whisper import precision
 from pipeline.whisper.device import bfloat16_in_vectors
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.evidence import Claim, Weighed, weigh
-from pipeline.whisper.model import FEW, MANY, QUERIES, SelfAttention, Whisper, attend, attend_rounded
+from pipeline.whisper.model import FEW, MANY, QUERIES, Convolution, SelfAttention, Whisper, attend, attend_rounded
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
 
@@ -131,6 +131,18 @@ def test_encoder_of_float32_is_not_rounded_and_that_of_int8_is_where_it_pays() -
     for dtype, rounded in (("float32", False), ("int8", bfloat16_in_vectors())):
         model = WhisperEngine(WhisperOptions(dtype=dtype)).model
         assert {layer.attention.rounded for layer in model.encoder.layers} == {rounded}
+        assert model.encoder.conv1.weight.dtype == torch.float32
+        assert model.encoder.conv2.weight.dtype == (torch.bfloat16 if rounded else torch.float32)
+
+
+@torch.inference_mode()
+def test_a_rounded_convolution_takes_and_gives_what_others_do() -> None:
+    torch.manual_seed(6)
+    convolution, x = Convolution(64, 32, stride=2), torch.randn(2, 100, 64)
+    exact = convolution(x)
+    rounded = convolution.bfloat16()(x)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.01
 
 
 @HAS_BFLOAT16

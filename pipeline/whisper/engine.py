@@ -44,7 +44,9 @@ from pipeline.whisper.weights import load
 from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
 LOOK = 16  # steps between two looks at whether lines have become loops
-CPU_SLOTS, GPU_SLOTS = 16, 128  # windows that are decoded at once; on a GPU, as far as they fit
+GPU_SLOTS = 128  # windows that are decoded at once, as far as they fit
+CPU_SLOTS = (16, 48)  # least and most of them; between, as far as they fit into CPU_ROOM bytes
+CPU_ROOM = 1.5 * 2**30
 AHEAD = 2  # windows that are encoded while all slots are taken; on a GPU, batches of them
 SHARE = 0.85  # of a GPU's free memory that is planned for
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
@@ -86,9 +88,8 @@ class WhisperEngine:
             max_initial_timestamp=first,
             timestamps=options.timestamps,
         )
-        gpu = self.device.type == "cuda"
-        self.lane_ratio = 8 if gpu else 4  # slots of the first lane to one of the second
-        self.slots = options.slots or (self._fitting() if gpu else CPU_SLOTS)
+        self.lane_ratio = 8 if self.device.type == "cuda" else 4  # slots of the first lane to one of the second
+        self.slots = options.slots or self._fitting()
 
     @cached_property
     def silence(self) -> Tensor:
@@ -149,11 +150,14 @@ class WhisperEngine:
         return len(first.waiting) < first.slots.free + AHEAD * self.batch and len(again.waiting) < again.slots.capacity
 
     def _fitting(self) -> int:
-        """Return how many slots this GPU's free memory has room for, beside all that is on its way to and from them."""
+        """Return how many slots there is room for; on a GPU, beside all that is on its way to and from them."""
         audio, cache = self.model.bytes_of_audio, self.model.bytes_of_cache
         one, several = audio + cache, audio + max(self.options.beam, self.options.best_of) * cache
         first = one if self.options.beam == 1 else 2 * several / self.lane_ratio
         slot = first + several / self.lane_ratio
+        if self.device.type != "cuda":
+            least, most = CPU_SLOTS
+            return max(least, min(most, int(CPU_ROOM / slot)))
         # Encoded ahead, being encoded, and kept and put together to be weighed.
         beside = (AHEAD + 3) * audio
         return max(1, min(GPU_SLOTS, fitting(SHARE * free_memory(self.device), slot, beside, self.model.batch)))

@@ -269,12 +269,12 @@ class Convolution(nn.Conv1d):
         super().__init__(channels, width, 3, stride=stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, T, C] -> [N, T / stride, D]."""
+        """x [N, T, C] -> [N, T / stride, D], as x in format."""
         windows, length, channels = x.shape
-        padded = F.pad(x, (0, 0, 1, 1)).contiguous()  # [N, T + 2, C]
+        padded = F.pad(x.to(self.weight.dtype), (0, 0, 1, 1)).contiguous()  # [N, T + 2, C]
         shape = (windows, length // self.stride[0], 3 * channels)
         stretches = padded.as_strided(shape, (padded.stride(0), self.stride[0] * channels, 1))
-        return F.linear(stretches, self.weight.transpose(1, 2).flatten(1), self.bias)
+        return F.linear(stretches, self.weight.transpose(1, 2).flatten(1), self.bias).to(x.dtype)
 
 
 class Encoder(nn.Module):

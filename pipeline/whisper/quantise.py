@@ -70,7 +70,8 @@ def quantise(model: Whisper) -> Whisper:
     The decoder reads few rows at a time and is bound by reading its weights: int8, with fine activations. The encoder
     and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX), int8
     with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values are kept in it,
-    and where the CPU multiplies it in vectors and not in tiles the encoder attends to long stretches in it.
+    and where the CPU multiplies it in vectors and not in tiles, the encoder attends to long stretches and computes its
+    second convolution in it; the first one's input, the spectrogram, has more to lose.
     """
     tiles = torch.cpu._is_amx_tile_supported()
     for name, module in list(model.named_modules()):
@@ -84,8 +85,10 @@ def quantise(model: Whisper) -> Whisper:
             layer.cross.kv.bfloat16()  # type: ignore[union-attr]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         model.decoder.audio_dtype = torch.bfloat16
+    if bfloat16_in_vectors():
+        model.encoder.conv2.bfloat16()
         for layer in model.encoder.layers:
-            layer.attention.rounded = bfloat16_in_vectors()  # type: ignore[union-attr]
+            layer.attention.rounded = True  # type: ignore[union-attr]
     return model
 
 
