@@ -1,11 +1,12 @@
-"""The engine in reference mode against openai-whisper with the same weights: texts, times, scores, words, seek.
+"""The engine in reference mode against openai-whisper with the same weights: texts, times, scores, words.
 
     python bench/parity.py FOLDER... [--beam 5] [--dtype int8] [--limit N] [--no-words] [--json FILE]
 
 Each recording of a folder's manifest.jsonl goes through both, greedy (or with a beam) at temperature 0, float32, with
-context. Printed are the windows whose tokens are equal (a window of the reference that we do not have counts as
-different, and so do all windows behind the first difference of a recording, which start elsewhere or see another
-context), the largest difference of the scores in equal windows, and the words within 20 ms.
+context. Printed are the windows whose texts and times are equal, as they are where tokens and seek are (a window of the
+reference that we do not have counts as different, and so do all windows behind the first difference of a recording,
+which start elsewhere or see another context), the largest difference of the scores in equal windows, and the words
+within 20 ms.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def held(ours: tuple[Segment, ...], theirs: list[dict[str, Any]], length: float)
     for segments in windows.values():
         mine = ours[at : at + len(segments)]
         at += len(segments)
-        parted = parted or [s.text for s in mine] != [s["text"].strip() for s in segments]
+        parted = parted or not alike(mine, segments, length)
         found.windows += 1
         found.equal += not parted
         for segment, other in () if parted else zip(mine, segments, strict=True):
@@ -133,6 +134,16 @@ def held(ours: tuple[Segment, ...], theirs: list[dict[str, Any]], length: float)
                 found.words += 1
                 found.close += all(abs(s / SAMPLE_RATE - min(t, length)) < CLOSE_S for s, t in times)
     return found
+
+
+def alike(ours: tuple[Segment, ...], theirs: list[dict[str, Any]], length: float) -> bool:
+    """Say whether segments have the same texts and, up to the recording's end, times."""
+    return len(ours) == len(theirs) and all(
+        mine.text == other["text"].strip()
+        and abs(mine.start / SAMPLE_RATE - other["start"]) < CLOSE_S
+        and abs(mine.end / SAMPLE_RATE - min(other["end"], length)) < CLOSE_S
+        for mine, other in zip(ours, theirs, strict=True)
+    )
 
 
 if __name__ == "__main__":

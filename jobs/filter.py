@@ -105,7 +105,7 @@ def _job(source: Sequence[str], out: str, job: JobOptions, values: dict[str, Any
     tell_listing(listing)
     with machines(job, ray) as where:
         whisper = resolved(collect(WhisperOptions, values), ray, where.gpus)
-        engines.check_languages(whisper, set(collect(FilterOptions, values).language))
+        engines.check(whisper, set(collect(FilterOptions, values).language))
         config = _config(whisper, values)
         with (
             interruptible(shown, len(listing.recordings)),

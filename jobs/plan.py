@@ -95,7 +95,7 @@ def command(source: tuple[str, ...], **values: Any) -> None:
     engines.describe(whisper)  # a model that is not there is told before anything is read
     if values["speakers"]:
         engines.describe_voices(collect(VoiceOptions, values))
-    engines.check_languages(whisper, recordings.languages())
+    engines.check(whisper, recordings.languages())
     chance = random.Random(resampling.seed)
     drawn = sorted(chance.sample(range(len(recordings)), min(options.probe, len(recordings))))
     click.echo(f"reading {len(drawn)} headers of {len(recordings)} recordings", err=True)

@@ -136,7 +136,7 @@ def transcribe(recordings: Recordings, out: str, job: JobOptions, values: dict[s
     recordings = recordings.in_language(values["language"])
     with machines(job, ray) as where:
         whisper = resolved(collect(WhisperOptions, values), ray, where.gpus)
-        engines.check_languages(whisper, recordings.languages())
+        engines.check(whisper, recordings.languages())
         config = _config(whisper, values) | {"phrases_sha256": _phrases(values["phrases"]).fingerprint()}
         book = transcripts_book(collect(SpeakerOptions, values))
         retry, over = job.retry_failed, job.take_over

@@ -131,13 +131,12 @@ def languages(options: WhisperOptions) -> frozenset[str] | None:
     from pipeline.whisper.locate import locate
     from pipeline.whisper.tokens import Tokens
 
-    tokens = Tokens(locate(options.model).tokenizer)
-    return frozenset(tokens.language_codes if tokens.layout.multilingual else ("en",))
+    return frozenset(Tokens(locate(options.model).tokenizer).language_codes)
 
 
-def check_languages(options: WhisperOptions, codes: set[str]) -> None:
-    """UserError when the model does not know one of the forced languages."""
-    if is_fake(options.model) or not codes:
+def check(options: WhisperOptions, codes: set[str]) -> None:
+    """UserError for a forced language or suppressed token that the model does not have, and for too long a prefix."""
+    if is_fake(options.model):
         return
     from pipeline.whisper.locate import locate
     from pipeline.whisper.tokens import Tokens
@@ -145,3 +144,5 @@ def check_languages(options: WhisperOptions, codes: set[str]) -> None:
     tokens = Tokens(locate(options.model).tokenizer)
     for code in sorted(codes):
         tokens.language_token(code)
+    tokens.suppressed(options.suppress_tokens)
+    tokens.prefix(options.prefix)

@@ -17,7 +17,7 @@ from speech_examples import LANGUAGES, answers, clip, passage, passes, said, wit
 from pipeline.types import SAMPLE_RATE, Passage, Segment, Span
 from pipeline.whisper.engine import Lane, WhisperEngine, fitting
 from pipeline.whisper.options import WhisperOptions
-from pipeline.whisper.reels import Window
+from pipeline.whisper.reels import Reel, Window
 from pipeline.whisper.search import Greedy
 from pipeline.whisper.slots import Order, Slots
 from pipeline.whisper.steps import Shape, Steps
@@ -222,10 +222,18 @@ def test_out_of_memory_halves_the_slots_and_loses_nothing(
         assert all(slots() is None for slots in taken), "the memory of the slots until now is not free yet"
         return halve(self, windows)
 
+    reel, reels = WhisperEngine._reel, iter(range(10**6))
+
+    def out_of_memory_once(self: WhisperEngine, passage: Passage) -> Reel:
+        if next(reels) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return reel(self, passage)
+
+    monkeypatch.setattr(WhisperEngine, "_reel", out_of_memory_once)
     monkeypatch.setattr(Steps, "step", out_of_memory_at_times)
     monkeypatch.setattr(WhisperEngine, "_with_half_the_slots", halve_what_is_free)
     short = with_options(engine, plain)
-    short.slots = 4
+    short.slots = 8
     assert {name: said(one.segments) for name, one in answers(short, *clips).items()} == {
         name: said(one.segments) for name, one in roomy.items()
     }

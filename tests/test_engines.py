@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.engines import FAKE, FakeEngine, check_languages, describe, load_engine
+from pipeline.engines import FAKE, FakeEngine, check, describe, load_engine
 from pipeline.errors import UserError
 from pipeline.stages import CutOptions, cut
 from pipeline.types import SAMPLE_RATE, Engine, Passage, Recording, Span, Transcript
@@ -121,10 +121,16 @@ def test_description_of_a_model_is_the_hash_of_its_weights() -> None:
     assert describe(WhisperOptions(model=FAKE)) == {"weights_sha256": ""}
 
 
-def test_language_that_the_model_does_not_know_is_refused() -> None:
-    check_languages(WhisperOptions(model="base"), {"en", "fr"})
+def test_what_the_model_has_no_token_or_room_for_is_refused() -> None:
+    check(WhisperOptions(model="base", suppress_tokens=(-1, 51_864), prefix="la " * 100), {"en", "fr"})
+    check(WhisperOptions(model=FAKE, suppress_tokens=(60_000,)), {"qq"})
     with pytest.raises(UserError, match="no language 'qq'"):
-        check_languages(WhisperOptions(model="base"), {"en", "qq"})
+        check(WhisperOptions(model="base"), {"en", "qq"})
+    for token in (51_865, -2):
+        with pytest.raises(UserError, match=f"--suppress-tokens {token} is no token"):
+            check(WhisperOptions(model="base", suppress_tokens=(-1, token)), set())
+    with pytest.raises(UserError, match="--prefix has 300 tokens"):
+        check(WhisperOptions(model="base", prefix="la " * 300), set())
 
 
 def test_model_that_is_nowhere_is_refused(tmp_path: Path) -> None:

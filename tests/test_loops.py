@@ -1,10 +1,11 @@
-"""When a text is given up as a loop: not before it has repeated itself, and never an ordinary one."""
+"""How well texts pack; and when one is given up as a loop: after it has repeated itself, and never an ordinary one."""
 
 from __future__ import annotations
 
 import pytest
+from whisper.utils import compression_ratio as reference_ratio
 
-from pipeline.whisper.loops import hopeless
+from pipeline.whisper.loops import compression_ratio, hopeless
 
 THRESHOLD = 2.4
 SPOKEN = (
@@ -12,6 +13,11 @@ SPOKEN = (
     " wait until one of the three lines was free. In the evening the operator wrote down every call that had been"
     " asked for, its length, and what the caller owed; on Sundays her daughter took the plugs and the headset."
 )
+
+
+@pytest.mark.parametrize("text", ["", "one sentence only", "la la la la la la la la la la la la"])
+def test_compression_ratio_equals_the_reference(text: str) -> None:
+    assert compression_ratio(text) == reference_ratio(text)
 
 
 @pytest.mark.parametrize("loop", ["e ", "Thank you. ", "И так далее, и так далее. ", "ご視聴ありがとうございました"])

@@ -30,6 +30,13 @@ def sought(tokens: Tokens, end: float, speech: Span, *, no_speech_prob: float = 
     return after(tokens, said, speech, WhisperOptions(reference=reference), no_speech_prob=no_speech_prob)
 
 
+def reel_of(speech: Span) -> Reel:
+    at = 60 * SAMPLE_RATE
+    spans = tuple(Span(at + span.start * SAMPLE_RATE, at + span.end * SAMPLE_RATE) for span in (Span(0, 2), speech))
+    passage = Passage("one", 0, at, np.zeros(SECONDS * SAMPLE_RATE, np.int16), spans)
+    return Reel(passage, torch.zeros(80, 6000), SECONDS * FRAMES_PER_SECOND, Evidence(("en",), "en"))
+
+
 def after(
     tokens: Tokens,
     said: list[float | str],
@@ -43,10 +50,7 @@ def after(
 
     The recording's speech is from the passage's start to 2 s, and `speech`, in seconds.
     """
-    at = 60 * SAMPLE_RATE
-    spans = tuple(Span(at + span.start * SAMPLE_RATE, at + span.end * SAMPLE_RATE) for span in (Span(0, 2), speech))
-    passage = Passage("one", 0, at, np.zeros(SECONDS * SAMPLE_RATE, np.int16), spans)
-    reel = Reel(passage, torch.zeros(80, 6000), SECONDS * FRAMES_PER_SECOND, Evidence(("en",), "en"))
+    reel = reel_of(speech)
     window, first = Window.next(reel), tokens.layout.first_timestamp
     ids = [tokens.encode(one) if isinstance(one, str) else [first + round(50 * one)] for one in said]
     line = [token for some in ids for token in some]
@@ -92,3 +96,58 @@ def test_what_failed_its_gates_is_not_heard_again(tokens: Tokens) -> None:
     once = WhisperOptions(temperatures=(0.0,))
     assert after(tokens, [0.0, " Hello there.", 8.0], Span(2, 28), once) == 8
     assert after(tokens, [0.0, " Hello there.", 8.0], Span(2, 28), once, logprob=-20.0) == SECONDS
+
+
+OPTIONS = WhisperOptions()
+LOOP = " la" * 60
+
+
+def heard(tokens: Tokens, text: str, *logprobs: float, no_speech_prob: float = 0.1) -> tuple[Reel, Window]:
+    """Return a window that said `text`, with context before, and its reel; a mean log-probability an attempt."""
+    reel = reel_of(Span(2, 28))
+    reel.context = [1, 2, 3]
+    window = Window.next(reel)
+    first = tokens.layout.first_timestamp
+    line = [first, *tokens.encode(text), first + 400]
+    for place, mean in enumerate(logprobs):
+        candidate = Candidate(line, [0.0] * len(line), mean * (len(line) + 1))
+        stands = window.judge(candidate, no_speech_prob, tokens, OPTIONS)
+        assert stands == (place == len(logprobs) - 1)
+    window.conclude(tokens, OPTIONS, UNTIMED)
+    return reel, window
+
+
+@pytest.mark.parametrize(("attempts", "kept"), [(1, True), (3, True), (4, False), (6, False)])
+def test_text_is_context_up_to_temperature_one_half(tokens: Tokens, attempts: int, kept: bool) -> None:
+    reel, window = heard(tokens, " Hello there.", *[-1.5] * (attempts - 1), -0.5)
+    assert window.passed
+    assert [one.temperature for one in reel.segments[0].attempts] == list(OPTIONS.temperatures[:attempts])
+    assert reel.segments[0].temperature == OPTIONS.temperatures[attempts - 1]
+    text = tokens.encode(" Hello there.")
+    assert [token for token in reel.context if token < tokens.layout.eot] == ([1, 2, 3, *text] if kept else [])
+
+
+def test_silence_is_skipped_even_where_a_loop_was_decoded_and_leaves_the_context_as_it_is(tokens: Tokens) -> None:
+    reel, window = heard(tokens, LOOP, -1.5, no_speech_prob=0.7)
+    assert window.chosen is None
+    assert (reel.segments, reel.context, len(reel.silent)) == ([], [1, 2, 3], 1)
+    assert reel.seek == SECONDS * FRAMES_PER_SECOND
+
+
+def test_a_likely_loop_is_tried_again_whatever_sounds_like_silence(tokens: Tokens) -> None:
+    window = Window.next(reel_of(Span(2, 28)))
+    line = tokens.encode(LOOP)
+    candidate = Candidate(line, [0.0] * len(line), -0.5 * (len(line) + 1))
+    assert not window.judge(candidate, 0.7, tokens, OPTIONS)
+
+
+@pytest.mark.parametrize(("reference", "sought"), [(True, 1), (False, SECONDS)])
+def test_where_no_words_are_timed_the_reference_seeks_to_the_last_piece(
+    tokens: Tokens, reference: bool, sought: int
+) -> None:
+    reel = reel_of(Span(2, 28))
+    window, line = Window.next(reel), [tokens.layout.first_timestamp + 50]
+    options = WhisperOptions(words=True, reference=reference)
+    assert window.judge(Candidate(line, [0.0], -0.5), 0.1, tokens, options)
+    window.conclude(tokens, options, UNTIMED)
+    assert reel.seek == sought * FRAMES_PER_SECOND

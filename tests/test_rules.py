@@ -22,7 +22,7 @@ def test_filters_equal_the_reference_at_each_step() -> None:
     generator = torch.Generator().manual_seed(seed)
     tokens = Tokens(locate("base").tokenizer)
     rules = Rules(tokens, torch.device("cpu"))
-    history = rules.new_history(ROWS, torch.device("cpu"))
+    history = rules.new_history(ROWS)
     prompt = torch.tensor([REFERENCE.sot_sequence] * ROWS)
     filters = [
         SuppressBlank(REFERENCE, prompt.shape[1]),

@@ -24,5 +24,10 @@ def test_without_a_pair_all_is_one_piece_up_to_the_last_timestamp() -> None:
     assert cut([T, 1, 2, T + 75], 1000, LAYOUT) == Cut([Piece(0, 75, (T, 1, 2, T + 75))], 1000, whole=True)
 
 
+def test_without_timestamps_asked_for_all_is_one_piece_whatever_comes() -> None:
+    for tokens in ([T, T, 1, 2], [1, T + 500, T + 400, 2, T + 90, T + 50, 3]):
+        assert cut(tokens, 1000, LAYOUT, timestamps=False) == Cut([Piece(0, 500, tuple(tokens))], 1000, whole=False)
+
+
 def test_without_an_end_the_piece_ends_with_the_window() -> None:
     assert cut([T, 1, 2], 1000, LAYOUT) == Cut([Piece(0, 500, (T, 1, 2))], 1000, whole=False)

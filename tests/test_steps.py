@@ -84,7 +84,7 @@ def test_a_step_asks_the_device_nothing(name: str, timestamps: bool) -> None:
         for shape in (((4, REACHES[0]), (0, 0)), ((0, 0), (2, REACHES[1])), ((2, REACHES[2]), (1, REACHES[0]))):
             taken.step(shape)
     with pytest.raises((RuntimeError, NotImplementedError)):
-        rules.new_history(1, ELSEWHERE).last_is_time.nonzero()  # what such a question would end in
+        rules.new_history(1).last_is_time.nonzero()  # what such a question would end in
 
 
 def test_kernel_attends_as_torch_does() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import reference
-from whisper.utils import compression_ratio as reference_ratio
 
 from pipeline.errors import UserError
 from pipeline.whisper.locate import locate
-from pipeline.whisper.tokens import Layout, Tokens, compression_ratio
+from pipeline.whisper.tokens import Layout, Tokens
 
 REFERENCE = reference.tokenizer()
 
@@ -73,8 +72,3 @@ def test_unknown_language_is_refused_with_the_known_ones(tokens: Tokens) -> None
     with pytest.raises(UserError, match="no language 'xx'") as caught:
         tokens.language_token("xx")
     assert "en zh de" in caught.value.hint
-
-
-@pytest.mark.parametrize("text", ["", "one sentence only", "la la la la la la la la la la la la"])
-def test_compression_ratio_equals_the_reference(text: str) -> None:
-    assert compression_ratio(text) == reference_ratio(text)

@@ -313,10 +313,12 @@ def test_configuration_that_disagrees_is_refused(small: Path, values: dict[str, 
     assert str(small) in refusal(small)
 
 
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("heads", [[[2, 0]], [[0, 3]], [[-1, 0]], [1, 2], "all", [[0, 0, 0]]])
-def test_alignment_heads_that_the_model_does_not_have_are_refused(small: Path, heads: Any) -> None:
-    change_config(small, "generation_config.json", alignment_heads=heads)
-    assert "generation_config.json states alignment heads" in refusal(small)
+def test_alignment_heads_that_the_model_does_not_have_are_refused(small: Path, heads: Any, file: str) -> None:
+    change_config(small, "generation_config.json", alignment_heads=None)
+    change_config(small, file, alignment_heads=heads)
+    assert f"/{file} states alignment heads" in refusal(small)
 
 
 @pytest.mark.parametrize("name", ["model.encoder.conv1.bias", "model.decoder.layers.1.encoder_attn.k_proj.weight"])

@@ -1,4 +1,4 @@
-"""Whisper in torch: the only folder that imports torch. It knows `pipeline.types` and `pipeline.errors`, nothing else.
+"""Whisper in torch. Of the pipeline it knows `pipeline.types` and `pipeline.errors`, nothing else.
 
-Importing this package loads nothing: `options` and `locate` are free of torch, the rest is not.
+Importing this package loads nothing: `options`, `locate`, `tokens` and what these need are free of torch.
 """

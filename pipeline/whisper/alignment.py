@@ -6,7 +6,6 @@ smoothed, then dynamic time warping (Sakoe and Chiba 1978).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from pipeline.whisper.device import onto
-from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, together
+from pipeline.whisper.model import ANY_SHAPE, Whisper, together
 
 POSITIONS_PER_SECOND = 50  # of the encoder's output
 MEDIAN = 7  # positions of the filter that smooths attention
@@ -73,16 +72,9 @@ def _listen(model: Whisper, windows: Sequence[Spoken]) -> Iterator[tuple[Floats,
 @sdpa_kernel(ANY_SHAPE)
 def _teach(model: Whisper, windows: Sequence[Spoken]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """Feed the texts; return the queries to the audio, [N, H, T, E] a layer, and each text's logits [T, vocabulary]."""
-    device = model.device
-    longest = max(len(one.start) + len(one.text) + 1 for one in windows)
-    tokens = torch.full((len(windows), longest), windows[0].eot)
-    for row, one in enumerate(windows):
-        tokens[row, : len(one.start) + len(one.text)] = torch.tensor([*one.start, *one.text])
-    positions = torch.arange(longest, device=device).expand(len(windows), -1)
-    cache = model.new_cache(len(windows), CACHE_STEP * math.ceil(longest / CACHE_STEP))
-    kv = together([one.audio for one in windows])  # [L, 2, N, H, A, E]
     queries: list[Tensor] = []
-    (hidden,) = model.decoder([Feed(onto(device, tokens), positions, cache, kv, longest, queries)])  # [N, T, D]
+    audio = together([one.audio for one in windows])  # [L, 2, N, H, A, E]
+    (hidden,) = model.decoder([model.feed([[*one.start, *one.text, one.eot] for one in windows], audio, queries)])
     # The last token of the start foretells the first of the text.
     begins = (len(one.start) - 1 for one in windows)
     before = [row[begin : begin + len(one.text)] for row, one, begin in zip(hidden, windows, begins, strict=True)]

@@ -33,7 +33,7 @@ def resolve(options: WhisperOptions) -> tuple[torch.device, str]:
 
 
 def settle_thread(threads: int, device: torch.device) -> None:
-    """Prepare the calling thread: on a CPU its threads, and no denormal numbers (a softmax has many)."""
+    """Prepare the calling thread: its GPU; on a CPU its threads, and no denormal numbers (a softmax has many)."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # graphs are recorded on the thread's current device, whatever the tensors are on
     if device.type == "cpu":

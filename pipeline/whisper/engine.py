@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from pipeline.types import SAMPLE_RATE, Look, Passage, Transcript
-from pipeline.whisper import mel as audio
 from pipeline.whisper.alignment import Spoken, align
 from pipeline.whisper.device import free_memory, onto, resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
@@ -29,6 +29,7 @@ from pipeline.whisper.evidence import CLAIMS, Claim, silence, weigh
 from pipeline.whisper.languages import Evidence
 from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
+from pipeline.whisper.mel import HOP, WINDOW_FRAMES, log_mel
 from pipeline.whisper.model import TEXT_POSITIONS
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.padding import STRIDE
@@ -37,13 +38,13 @@ from pipeline.whisper.reels import Reel, Window
 from pipeline.whisper.rules import Rules
 from pipeline.whisper.screening import Screener
 from pipeline.whisper.search import Beam, Draw, Greedy, Sampling, Search, likeliest
-from pipeline.whisper.seek import FRAMES_PER_TIMESTAMP
+from pipeline.whisper.seek import SECONDS_PER_TIMESTAMP
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
 from pipeline.whisper.steps import Steps
 from pipeline.whisper.weights import load
 from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
-LOOK = 16  # steps between two looks at whether lines have become loops
+LOOK = 16  # tokens of a line between two looks at whether it has become a loop
 GPU_SLOTS = 128  # windows that are decoded at once, as far as they fit
 CPU_SLOTS = (16, 48)  # least and most of them; between, as far as they fit into CPU_ROOM bytes
 CPU_ROOM = 1.5 * 2**30
@@ -80,7 +81,7 @@ class WhisperEngine:
     def prepare(self, options: WhisperOptions) -> None:
         """Take other options on the weights that are loaded; model, device, number format and threads stay."""
         self.options = options = _as_the_reference(options) if options.reference else options
-        first = round(options.max_initial_timestamp_s * audio.FRAMES_PER_SECOND / FRAMES_PER_TIMESTAMP)
+        first = round(options.max_initial_timestamp_s / SECONDS_PER_TIMESTAMP)
         self.rules = Rules(
             self.tokens,
             self.device,
@@ -100,22 +101,25 @@ class WhisperEngine:
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
         settle_thread(self.threads, self.device)
-        source = iter(passages)
+        source: Iterator[Passage | None] = iter(passages)
         lanes = self._fitting_lanes()
         steps = Steps(self.model, [lane.slots for lane in lanes])
         accepted: list[Window] = []
+        beginning: Passage | None = None
         more = True
         while more or accepted or any(lane.waiting or lane.slots.busy for lane in lanes):
             first, again = lanes
-            while more and self._wants(first, again):
-                passage = next(source, _END)
-                if passage is None:
-                    break
-                more = passage is not _END
-                if isinstance(passage, Passage):
-                    yield from self._next_window(self._reel(passage), first.waiting)
             timed = None
             try:
+                while more and self._wants(first, again):
+                    passage = next(source, _END)
+                    if passage is None:
+                        break
+                    more = passage is not _END
+                    if isinstance(passage, Passage):
+                        beginning = passage
+                        yield from self._next_window(self._reel(passage), first.waiting)
+                        beginning = None
                 self._decode(first, again, steps, accepted)
                 self._weigh(accepted, first)
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
@@ -125,6 +129,8 @@ class WhisperEngine:
             if timed is None:  # not while the error is handled: it holds on to the memory of what it came from
                 windows = [[*lane.slots.jobs, *lane.waiting] for lane in lanes]
                 del lanes, first, again, steps
+                if beginning:
+                    source, beginning = chain([beginning], source), None
                 lanes = self._with_half_the_slots(windows)
                 steps = Steps(self.model, [lane.slots for lane in lanes])
                 continue
@@ -138,7 +144,7 @@ class WhisperEngine:
         """Look at each passage without decoding it; see `pipeline.types.Engine`."""
         settle_thread(1, self.device)
         encoding = self.cores if self.device.type == "cpu" else 0
-        yield from Screener(self.model, self.tokens, self.device, encoding).screen(passages)
+        yield from Screener(self.model, self.tokens, encoding).screen(passages)
 
     @property
     def batch(self) -> int:
@@ -153,8 +159,9 @@ class WhisperEngine:
         """Return how many slots there is room for; on a GPU, beside all that is on its way to and from them."""
         audio, cache = self.model.bytes_of_audio, self.model.bytes_of_cache
         one, several = audio + cache, audio + max(self.options.beam, self.options.best_of) * cache
-        first = one if self.options.beam == 1 else 2 * several / self.lane_ratio
-        slot = first + several / self.lane_ratio
+        further = several / self.lane_ratio
+        sampling = self.options.temperatures[0] > 0
+        slot = further + (2 * further if self.options.beam > 1 else several if sampling else one)
         if self.device.type != "cuda":
             least, most = CPU_SLOTS
             return max(least, min(most, int(CPU_ROOM / slot)))
@@ -194,8 +201,10 @@ class WhisperEngine:
     def _with_half_the_slots(self, windows: list[list[Window]]) -> tuple[Lane, Lane]:
         """Return lanes where each lane's `windows` wait; what was being decoded begins its attempt anew."""
         self.slots //= 2
-        torch.cuda.empty_cache()
         self.encoders.forget()
+        for window in chain.from_iterable(windows):
+            window.encoding = None
+        torch.cuda.empty_cache()
         lanes = self._fitting_lanes()
         for lane, mine in zip(lanes, windows, strict=True):
             for window in mine:
@@ -205,17 +214,16 @@ class WhisperEngine:
 
     def _reel(self, passage: Passage) -> Reel:
         pcm = onto(self.device, torch.from_numpy(passage.pcm.copy()))
-        mel = audio.log_mel(pcm, self.model.dims.mel_bands)
-        codes = self.tokens.language_codes if self.tokens.layout.multilingual else ("en",)
-        language = passage.language
+        mel = log_mel(pcm, self.model.dims.mel_bands)
+        codes, language = self.tokens.language_codes, passage.language
         if self.options.reference and language is None:
-            (first,) = self.encoders.encode(mel[None, :, : audio.WINDOW_FRAMES])
+            (first,) = self.encoders.encode(mel[None, :, :WINDOW_FRAMES])
             language = codes[max(range(len(codes)), key=first.languages.__getitem__)]
         prompt = passage.initial_prompt or self.options.initial_prompt
         context = self.tokens.encode(" " + prompt.strip()) if prompt else []
         last_speech = passage.start / SAMPLE_RATE
         evidence = Evidence(codes, language)
-        return Reel(passage, mel, len(passage.pcm) // audio.HOP, evidence, context=context, last_speech=last_speech)
+        return Reel(passage, mel, len(passage.pcm) // HOP, evidence, context=context, last_speech=last_speech)
 
     def _next_window(self, reel: Reel, waiting: deque[Window]) -> Iterator[Transcript]:
         """Put the reel's next window into the queue, or yield its transcript when there is none."""
@@ -235,8 +243,8 @@ class WhisperEngine:
             lane.slots.look()
         steps.take()
         for lane in (first, again):
-            if steps.count % LOOK == 0 and not self.options.reference:
-                lane.slots.give_up(self._hopeless)
+            if not self.options.reference:
+                lane.slots.give_up(self._hopeless, LOOK, steps.stride)
             for window, stands in self._ended(lane.slots):
                 (accepted if stands else again.waiting).append(window)
 
@@ -275,11 +283,11 @@ class WhisperEngine:
         """Free the slots that have ended; yield their windows, and whether their result stands."""
         for slot in slots.ended():
             window = slots.jobs[slot]
-            audio = kept(slots.audio(slot))  # first, since it may be too much for the memory
+            encoding = kept(slots.audio(slot))  # first, since it may be too much for the memory
             best = likeliest(slots.candidates(slot), self.options.length_penalty)
             stands = window.judge(best, slots.no_speech_prob(slot), self.tokens, self.options)
             if not stands or (window.says and self._listens_again(window)):
-                window.encoding = audio
+                window.encoding = encoding
             slots.release(slot)
             yield window, stands
 
@@ -298,7 +306,7 @@ class WhisperEngine:
             window.weighed = weighed
 
     def _unweighed(self, window: Window) -> bool:
-        return self.options.evidence and not window.weighed and bool(window.text(self.tokens))
+        return self.options.evidence and not window.weighed and bool(window.text(self.tokens, self.options))
 
     def _listens_again(self, window: Window) -> bool:
         """Say whether the audio of a window whose text stands is still needed."""
@@ -326,7 +334,7 @@ class WhisperEngine:
             return [(window, UNTIMED) for window in ready]
         if len(ready) < busy // 4:
             return []
-        texts = {i: text for i, window in enumerate(ready) if (text := window.text(self.tokens))}
+        texts = {i: text for i, window in enumerate(ready) if (text := window.text(self.tokens, self.options))}
         aligned = align(self.model, [self._spoken(ready[i], text) for i, text in texts.items()]) if texts else []
         timed = {
             i: timings(split(self.tokens, text, ready[i].language), alignment)
@@ -365,7 +373,7 @@ class WhisperEngine:
         """Return the window's prompt and the place of start of transcript in it."""
         options = self.options
         prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
-        return prompt + (self.tokens.encode(" " + options.prefix.strip()) if options.prefix else []), sot
+        return prompt + self.tokens.prefix(options.prefix), sot
 
 
 def fitting(room: float, slot: float, beside: float, batch: int) -> int:

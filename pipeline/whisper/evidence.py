@@ -17,7 +17,7 @@ from torch.nn.attention import sdpa_kernel
 
 from pipeline.whisper.device import Arriving, onto
 from pipeline.whisper.mel import WINDOW_FRAMES, log_mel
-from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, Feed, Whisper, together
+from pipeline.whisper.model import ANY_SHAPE, Feed, Whisper, together
 
 # Tokens whose logits are made at a time: 13 MB of float32 on a CPU, and as much for their log-softmax. A GPU wants few
 # and large kernels.
@@ -168,14 +168,7 @@ def _slices(sizes: Iterable[int]) -> list[slice]:
 
 def _feed(model: Whisper, claims: Sequence[Claim], audio: Tensor) -> Feed:
     """Return the tokens but for the last ones as inputs, beside the `audio` [L, 2, N, H, A, E] of each, or of all."""
-    inputs = [(one.prompt + one.tokens)[:-1] for one in claims]
-    longest = max(map(len, inputs))
-    fed = torch.zeros((len(claims), longest), dtype=torch.int64)
-    for row, tokens in enumerate(inputs):
-        fed[row, : len(tokens)] = torch.tensor(tokens)
-    positions = torch.arange(longest, device=model.device).expand(len(claims), -1)
-    cache = model.new_cache(len(claims), CACHE_STEP * math.ceil(longest / CACHE_STEP))
-    return Feed(onto(model.device, fed), positions, cache, audio, longest)
+    return model.feed([(one.prompt + one.tokens)[:-1] for one in claims], audio)
 
 
 def _logprobs(model: Whisper, states: Tensor, text: Tensor) -> Tensor:

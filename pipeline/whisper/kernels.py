@@ -18,6 +18,7 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
+    from triton.errors import TritonError
 except ImportError:  # torch for CPUs comes without
     triton = None
 
@@ -40,15 +41,18 @@ def remember(qkv: Tensor, position: Tensor, cache: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def usable(device: torch.device) -> bool:
-    """Say whether the kernel can be had on `device`, a GPU; without it torch's attention does the same, more slowly."""
+def usable(device: torch.device, size: int) -> bool:
+    """Say whether the kernel can be had on `device`, a GPU, for heads of `size` numbers.
+
+    Without it torch's attention does the same, more slowly.
+    """
     if triton is None:
         return False
     try:
         with torch.cuda.device(device):
-            token, first = torch.zeros(1, 3, 1, 64, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-            remember(token, first, token.new_zeros(2, 1, 1, 1, 64))
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            token, first = torch.zeros(1, 3, 1, size, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+            remember(token, first, token.new_zeros(2, 1, 1, 1, size))
+    except (TritonError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         _log.warning("no Triton on this machine (%s): decoding on the GPU is slower; is there a C compiler?", reason)
         return False

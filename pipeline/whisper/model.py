@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
-from pipeline.whisper.device import bfloat16_in_vectors
+from pipeline.whisper.device import bfloat16_in_vectors, onto
 from pipeline.whisper.padding import AUDIO_POSITIONS, Thinned
 
 TEXT_POSITIONS = 448  # of the decoder
@@ -209,7 +209,7 @@ class Feed:
         if self.tokens.shape[1] == 1 and qkv.is_cuda:
             from pipeline.whisper import kernels  # loads Triton, which a CPU has no use for
 
-            if kernels.usable(qkv.device):
+            if kernels.usable(qkv.device, qkv.shape[-1]):
                 return kernels.remember(qkv, self.positions[:, 0], cache)
         q, k, v = torch.unflatten(qkv, 0, self.tokens.shape).unbind(2)  # each [R, T, H, E]
         rows = torch.arange(len(q), device=q.device)[:, None]
@@ -306,7 +306,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token and position embeddings, layers, norm; the logits are the products with the token embeddings."""
+    """Token and position embeddings, layers, norm; the logits are products with the token embeddings, unless the
+    checkpoint has others for them.
+    """
 
     # Number format of the audio's keys and values, of which a step reads more than of all weights; None: as computed.
     audio_dtype: torch.dtype | None = None
@@ -390,6 +392,19 @@ class Whisper(nn.Module):
         dims = self.dims
         shape = (dims.decoder_layers, 2, windows, dims.heads, AUDIO_POSITIONS, dims.width // dims.heads)
         return torch.zeros(shape, dtype=self.audio_dtype, device=self.device)
+
+    def feed(self, texts: Sequence[Sequence[int]], audio: Tensor, queries: list[Tensor] | None = None) -> Feed:
+        """Return whole texts from the first position on, beside the `audio` [L, 2, N, H, A, E] of each, or of all.
+
+        Behind the shorter ones stand zeros, which none of their own tokens sees.
+        """
+        longest = max(map(len, texts))
+        tokens = torch.zeros((len(texts), longest), dtype=torch.int64)
+        for row, text in enumerate(texts):
+            tokens[row, : len(text)] = torch.tensor(text)
+        positions = torch.arange(longest, device=self.device).expand(len(texts), -1)
+        cache = self.new_cache(len(texts), CACHE_STEP * math.ceil(longest / CACHE_STEP))
+        return Feed(onto(self.device, tokens), positions, cache, audio, longest, queries)
 
     def new_cache(self, rows: int, positions: int = TEXT_POSITIONS) -> Tensor:
         """Return an empty cache for `rows` rows: zeros [L, 2, R, H, S, E]."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
-from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, setting
+from pipeline.types import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, setting
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,12 @@ class WhisperOptions:
         1, "Lines kept by beam search at temperature 0; 1 takes the likeliest token each time.", within=AT_LEAST_ONE
     )
     patience: float = setting(
-        1.0, "Beam search goes on until this many times --beam lines have ended.", within=(0.01, inf)
+        1.0, "Beam search goes on until this many times --beam lines have ended.", within=(0.01, 100.0)
     )
     length_penalty: float | None = setting(
-        None, "Rank candidates by log-probability / ((5 + length) / 6) ** this; by default, by the mean a token."
+        None,
+        "Rank candidates by log-probability / ((5 + length) / 6) ** this; by default, by the mean a token.",
+        within=SHARE,
     )
     best_of: int = setting(
         5, "Candidates sampled for a window at temperatures above 0; the likeliest stands.", within=AT_LEAST_ONE
@@ -47,7 +48,9 @@ class WhisperOptions:
     no_speech_threshold: float = setting(
         0.6, "A window above this no-speech probability and below the log-probability threshold is silence."
     )
-    words: bool = setting(False, "Time each word, too; that does not change the text.")
+    words: bool = setting(
+        False, "Time each word, too; that does not change the text, but for --reference, which seeks by them."
+    )
     evidence: bool = setting(True, "Weigh each text against silence: how much of it the audio has said.")
     context: str = setting(
         "passage", "Prompt a window with the text before it in its passage, or not.", choices=("none", "passage")

@@ -16,11 +16,12 @@ from pipeline.types import SAMPLE_RATE, Attempt, Guess, Passage, Segment, Span, 
 from pipeline.whisper.encoding import Encoded
 from pipeline.whisper.evidence import Sums, Weighed, sums
 from pipeline.whisper.languages import Evidence
+from pipeline.whisper.loops import compression_ratio
 from pipeline.whisper.mel import FRAMES_PER_SECOND, HOP, WINDOW_FRAMES, window
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.search import Candidate
 from pipeline.whisper.seek import SECONDS_PER_TIMESTAMP, Cut, Piece, cut
-from pipeline.whisper.tokens import Tokens, compression_ratio
+from pipeline.whisper.tokens import Tokens
 from pipeline.whisper.words import Bounds, Timed, Timing, assign
 
 MARGIN = SAMPLE_RATE // 2  # kept before speech when silence is skipped
@@ -135,12 +136,15 @@ class Window:
         """The tokens that stand, timestamps included; none for silence."""
         return self.chosen.candidate.tokens if self.chosen else []
 
-    def text(self, tokens: Tokens) -> list[int]:
+    def text(self, tokens: Tokens, options: WhisperOptions) -> list[int]:
         """Return the tokens of the text that stands, without timestamps and an unfinished tail."""
         if self.chosen is None:
             return []
-        pieces = cut(self.chosen.candidate.tokens, self.frames, tokens.layout).pieces
+        pieces = self._cut(self.chosen, tokens, options).pieces
         return [token for piece in pieces for token in piece.tokens if token < tokens.layout.eot]
+
+    def _cut(self, chosen: Try, tokens: Tokens, options: WhisperOptions) -> Cut:
+        return cut(chosen.candidate.tokens, self.frames, tokens.layout, timestamps=options.timestamps)
 
     def conclude(self, tokens: Tokens, options: WhisperOptions, timed: Timed) -> None:
         """Write the window's segments into its reel and let it seek on."""
@@ -149,7 +153,7 @@ class Window:
             reel.seek = self.start + self.frames
             reel.silent.append(Span(self.origin, self.origin + self.frames * HOP))
             return
-        done = cut(self.chosen.candidate.tokens, self.frames, tokens.layout)
+        done = self._cut(self.chosen, tokens, options)
         bounds = [self._bounds(piece, tokens) for piece in done.pieces]
         moved = bounds if options.reference else [replace(bound) for bound in bounds]
         words = assign(*timed, moved, self.origin / SAMPLE_RATE, reel.last_speech)
@@ -167,7 +171,9 @@ class Window:
                 reel.segments.append(self._segment(span, text, bound.tokens, self.chosen, weighed, mine, options))
         left_out = self._leaves_out_speech(done, self.chosen, options)
         reel.seek = self.start + (done.told if left_out else done.advance)
-        last = max((word.end for mine in words for word in mine), default=0.0)
+        # Where there are no words, the reference takes the last piece for one.
+        untimed = bounds[-1].end if options.words and options.reference else 0.0
+        last = max((word.end for mine in words for word in mine), default=untimed)
         if last:
             reel.last_speech = last
             if options.reference and not done.whole and last * SAMPLE_RATE > self.origin:

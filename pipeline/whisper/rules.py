@@ -58,8 +58,9 @@ class Rules:
         self._timestamps = timestamps
         self._closable = torch.tensor(sorted({*suppressed, *tokens.blank}), device=device)  # beside the timestamps
 
-    def new_history(self, rows: int, device: torch.device) -> History:
+    def new_history(self, rows: int) -> History:
         """Return the history of rows without a sampled token."""
+        device = self._suppressed.device
         return History(
             count=torch.zeros(rows, dtype=torch.int64, device=device),
             last_is_time=torch.zeros(rows, dtype=torch.bool, device=device),

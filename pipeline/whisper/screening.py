@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from operator import mul
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from pipeline.types import Look, Passage
-from pipeline.whisper import mel as audio
 from pipeline.whisper.device import onto
 from pipeline.whisper.encoding import Encoded, Encoders
+from pipeline.whisper.mel import HOP, WINDOW_FRAMES, log_mel, window
 from pipeline.whisper.model import Whisper
 from pipeline.whisper.padding import STRIDE
 from pipeline.whisper.tokens import Tokens
@@ -29,10 +30,9 @@ AT_ONCE = 32  # passages that are taken before the first is answered
 class Screener:
     """Looks at passages with a model that is loaded; `threads` encode, beside the caller's own."""
 
-    def __init__(self, model: Whisper, tokens: Tokens, device: torch.device, threads: int) -> None:
-        self._model, self._device = model, device
-        self._codes = tokens.language_codes if tokens.layout.multilingual else ("en",)
-        grain = STRIDE if device.type == "cpu" else GPU_GRAIN
+    def __init__(self, model: Whisper, tokens: Tokens, threads: int) -> None:
+        self._model, self._codes = model, tokens.language_codes
+        grain = STRIDE if model.device.type == "cpu" else GPU_GRAIN
         self._encoders = Encoders(model, tokens.layout, threads, grain=grain)
 
     @torch.inference_mode()
@@ -57,21 +57,19 @@ class Screener:
 
     def _windows(self, passage: Passage) -> Iterator[tuple[Tensor, int]]:
         """Yield the passage in windows: mel [bands, 3000], and how many of its frames are audio."""
-        pcm = onto(self._device, torch.from_numpy(passage.pcm.copy()))
-        mel = audio.log_mel(pcm, self._model.dims.mel_bands)
-        frames = max(1, len(pcm) // audio.HOP)
-        for start in range(0, frames, audio.WINDOW_FRAMES):
-            here = min(audio.WINDOW_FRAMES, frames - start)
-            yield audio.window(mel, start, here), here
+        pcm = onto(self._model.device, torch.from_numpy(passage.pcm.copy()))
+        mel = log_mel(pcm, self._model.dims.mel_bands)
+        frames = max(1, len(pcm) // HOP)
+        for start in range(0, frames, WINDOW_FRAMES):
+            here = min(WINDOW_FRAMES, frames - start)
+            yield window(mel, start, here), here
 
     def _look(self, passage: Passage, windows: list[Future[Encoded]]) -> Look:
         """Pool the windows: the languages of each count as far as somebody seems to speak there."""
         heard = [window.result() for window in windows]
         weights = [max(one.speech, 1e-9) for one in heard]
-        pooled = [
-            sum(weight * one.languages[at] for weight, one in zip(weights, heard, strict=True)) / sum(weights)
-            for at in range(len(self._codes))
-        ]
+        posteriors = zip(*(one.languages for one in heard), strict=True)  # a language's in each window
+        pooled = [sum(map(mul, weights, its)) / sum(weights) for its in posteriors]
         ranked = sorted(zip(self._codes, pooled, strict=True), key=lambda item: -item[1])
         no_speech = 1 - sum(one.speech for one in heard) / len(heard)
         speech = sum(map(len, passage.spans))

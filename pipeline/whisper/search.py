@@ -134,12 +134,17 @@ class Sampling:
         self._temperature[b], self._uniform[b] = self._temperature[a], self._uniform[a]
 
     def choose(self, logits: Tensor, lines: Lines, first: int) -> Choice:
-        """See `Search`: inverts each row's distribution at the row's number for this step."""
+        """See `Search`: inverts each row's distribution at the row's number for this step.
+
+        At temperature 0, which may come after another, that is the likeliest token.
+        """
         rows = slice(first * self.width, first * self.width + len(logits))
-        cumulative = (logits / self._temperature[rows, None]).softmax(1).cumsum(1)
+        cold = self._temperature[rows] == 0
+        cumulative = (logits / self._temperature[rows].masked_fill(cold, 1.0)[:, None]).softmax(1).cumsum(1)
         step = lines.count[:, None].clamp(max=self._longest - 1)
         number = self._uniform[rows].gather(1, step) * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, number, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+        token = torch.where(cold, logits.argmax(1), token)
         logprob = logits.log_softmax(1).gather(1, token[:, None])[:, 0]  # at temperature 1
         return _advance(token, logprob, lines, self._eot)
 

@@ -36,12 +36,14 @@ class Cut:
         return self.pieces[-1].end * FRAMES_PER_TIMESTAMP
 
 
-def cut(tokens: list[int], frames: int, layout: Layout) -> Cut:
-    """Return the pieces of a window of `frames` content frames.
+def cut(tokens: list[int], frames: int, layout: Layout, *, timestamps: bool = True) -> Cut:
+    """Return the pieces of a window of `frames` content frames; one where no `timestamps` are asked for.
 
     Adjacent timestamps cut. What follows the last pair is unfinished and decoded again from there, unless the output
     ends with a single timestamp: then it is a piece, and the whole window is done. Without a pair all is one piece.
     """
+    if not timestamps:  # a model may write some all the same
+        return Cut([Piece(0, frames // FRAMES_PER_TIMESTAMP, tuple(tokens))], frames, whole=False)
     first = layout.first_timestamp
     is_time = [token >= first for token in tokens]
     cuts = [i for i in range(1, len(tokens)) if is_time[i] and is_time[i - 1]]

@@ -7,7 +7,6 @@ that every operation is on a plain slice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from pipeline.whisper.device import Arriving, onto
-from pipeline.whisper.model import ANY_SHAPE, CACHE_STEP, TEXT_POSITIONS, Feed, Whisper, wide
+from pipeline.whisper.model import ANY_SHAPE, TEXT_POSITIONS, Feed, Whisper, wide
 from pipeline.whisper.rules import NEVER, Rules
 from pipeline.whisper.search import Candidate, Choice, Draw, Lines, Search
 from pipeline.whisper.tokens import Layout
@@ -84,7 +83,7 @@ class Slots(Generic[Job]):
         self._logprob = torch.zeros(rows, device=device)  # sum over the chosen tokens
         self._done = torch.ones(rows, dtype=torch.bool, device=device)
         self._no_speech = torch.zeros(capacity, device=device)
-        self._history = rules.new_history(rows, device)
+        self._history = rules.new_history(rows)
         self._sight: Sight  # of the last look
 
     @property
@@ -115,7 +114,7 @@ class Slots(Generic[Job]):
         self._logprob[rows] = 0
         self._tokens[rows] = self.layout.eot
         self._done[rows] = False
-        self._history[rows] = self.rules.new_history(len(orders) * self.width, self._done.device)
+        self._history[rows] = self.rules.new_history(len(orders) * self.width)
         self.search.admit(begin, [order.draw for order in orders])
         logits = self.model.decoder.logits(hidden_last).repeat_interleave(self.width, 0)
         self._choose(begin, logits, max(self._fed[begin:]))
@@ -148,14 +147,20 @@ class Slots(Generic[Job]):
         rows = slice(0, self.busy * self.width)
         self._sight = Sight(self._lines(rows), self._limit[rows], self._no_speech[: self.busy])
 
-    def give_up(self, hopeless: Callable[[list[int], int], bool]) -> None:
-        """End the lines that are `hopeless`, as their tokens so far and the number that may still come tell."""
+    def give_up(self, hopeless: Callable[[list[int], int], bool], every: int, stride: int) -> None:
+        """End the slots whose lines are all `hopeless`, as their tokens so far and the number that may still come tell.
+
+        Asked at each look, of which lines grow by `stride`; each line is judged at every so many tokens of its own, so
+        that batch mates do not decide where it ends. Lines of a slot end together: a beam's go on from each other.
+        """
         lines, limits = self._sight.lines, self._sight.limit.tolist()
         counts, done = lines.count.tolist(), lines.done.tolist()
-        for row, tokens in enumerate(lines.tokens.tolist()):
-            count = counts[row]
-            if not done[row] and hopeless(tokens[:count], limits[row] - count):
-                self._done[row] = True
+        for slot in range(self.busy):
+            rows = range(slot * self.width, (slot + 1) * self.width)
+            going = [(row, counts[row]) for row in rows if not done[row]]
+            due = any(count // every > (count - stride) // every for _, count in going)
+            if due and all(hopeless(lines.tokens[row, :n].tolist(), limits[row] - n) for row, n in going):
+                self._done[rows.start : rows.stop] = True
 
     def ended(self) -> list[int]:
         """Return the slots whose candidates have all ended, last slot first: the order in which they can be freed."""
@@ -185,18 +190,13 @@ class Slots(Generic[Job]):
     @sdpa_kernel(ANY_SHAPE)
     def _read_prompts(self, orders: list[Order[Job]], begin: int) -> tuple[Tensor, Tensor]:
         """Fill the caches of the new slots with their prompts; return the hidden states [n, D] of last and SOT."""
-        device = self._done.device
-        count, longest = len(orders), max(len(order.prompt) for order in orders)
-        tokens = torch.full((count, longest), self.layout.eot)
-        for i, order in enumerate(orders):
-            tokens[i, : len(order.prompt)] = torch.tensor(order.prompt)
-        # Shorter prompts are followed by padding, whose cache entries their own tokens overwrite before they are seen.
-        positions = torch.arange(longest, device=device).expand(count, -1)
-        cache = self.model.new_cache(count, CACHE_STEP * math.ceil(longest / CACHE_STEP))
-        audio = self._audio[:, :, begin : begin + count]
-        (hidden,) = self.model.decoder([Feed(onto(device, tokens), positions, cache, audio, longest)])  # [n, P, D]
+        device, count = self._done.device, len(orders)
+        # Behind shorter prompts stands padding, whose cache entries their own tokens overwrite before they are seen.
+        feed = self.model.feed([order.prompt for order in orders], self._audio[:, :, begin : begin + count])
+        (hidden,) = self.model.decoder([feed])  # [n, P, D]
         rows = slice(begin * self.width, (begin + count) * self.width)
-        self._cache[:, :, rows, :, :longest] = cache[..., :longest, :].repeat_interleave(self.width, 2)
+        read = feed.cache[..., : feed.reach, :].repeat_interleave(self.width, 2)
+        self._cache[:, :, rows, :, : feed.reach] = read
         each = torch.arange(count, device=device)
         last = onto(device, torch.tensor([len(order.prompt) - 1 for order in orders]))
         sot = onto(device, torch.tensor([order.sot for order in orders]))

@@ -29,12 +29,10 @@ class Steps:
         self._model, self._lanes = model, lanes
         self.graphs = model.device.type == "cuda"
         self.stride = max(1, min(STEPS_A_LOOK, LAYERS_A_LOOK // model.dims.decoder_layers)) if self.graphs else 1
-        self.count = 0
         self._recorded: dict[Shape, torch.cuda.CUDAGraph | None] = {}  # None: met once
 
     def take(self) -> None:
         """Choose the next tokens of all busy rows, `stride` times."""
-        self.count += self.stride
         if not any(slots.busy for slots in self._lanes):
             return
         for _ in range(self.stride):

@@ -7,7 +7,6 @@ the languages, the tasks, the markers, and at last 1501 timestamps, 0.02 s apart
 from __future__ import annotations
 
 import string
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,8 @@ from pipeline.errors import UserError
 MULTILINGUAL_VOCABULARY = 51_865  # and larger: with 99 languages, one more for each further token
 TIMESTAMPS = 1501  # 0.00 s ... 30.00 s
 TASKS = ("translate", "transcribe")
+# Of the decoder's 448 positions, behind 223 of context and five of a start, with one left for text.
+PREFIX_ROOM = 448 - 223 - 5 - 1
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,16 @@ class Tokens:
 
     @cached_property
     def language_codes(self) -> tuple[str, ...]:
-        """Codes of the languages, in the order of their tokens."""
+        """Codes of the languages that the model knows, in the order of their tokens."""
+        if not self.layout.multilingual:
+            return ("en",)
         first = self.layout.first_language
         return tuple(str(self._bpe.id_to_token(first + i)).strip("<|>") for i in range(self.layout.languages))
 
     def language_token(self, code: str) -> int:
         """Return the token of a language; UserError for one that the model does not know."""
-        known = self.language_codes if self.layout.multilingual else ("en",)
-        if code not in known:
-            raise UserError(f"the model knows no language {code!r}", "it knows " + " ".join(known))
+        if code not in self.language_codes:
+            raise UserError(f"the model knows no language {code!r}", "it knows " + " ".join(self.language_codes))
         return self.layout.first_language + self.language_codes.index(code)
 
     def prompt(self, language: str, task: str, context: Sequence[int], *, timestamps: bool) -> tuple[list[int], int]:
@@ -123,9 +125,22 @@ class Tokens:
             start += [self.language_token(language), layout.transcribe if task == "transcribe" else layout.translate]
         return before + start + ([] if timestamps else [layout.no_timestamps]), len(before)
 
+    def prefix(self, text: str) -> list[int]:
+        """Return the tokens that a window begins with; UserError for more than there is room for."""
+        tokens = self.encode(" " + text.strip()) if text else []
+        if len(tokens) > PREFIX_ROOM:
+            raise UserError(f"--prefix has {len(tokens)} tokens", f"a window has room for {PREFIX_ROOM}")
+        return tokens
+
     def suppressed(self, asked: Iterable[int]) -> tuple[int, ...]:
-        """Return the tokens that never come: those `asked` for (-1 stands for `symbols`), and the tasks' markers."""
-        layout = self.layout
+        """Return the tokens that never come: those `asked` for (-1 stands for `symbols`), and the tasks' markers.
+
+        UserError for one that the model does not have.
+        """
+        asked, layout = tuple(asked), self.layout
+        if unknown := [token for token in asked if not -1 <= token < layout.vocabulary]:
+            hint = f"tokens go from 0 to {layout.vocabulary - 1}, and -1 stands for the symbols"
+            raise UserError(f"--suppress-tokens {unknown[0]} is no token of the model", hint)
         ids = {layout.translate, layout.transcribe, layout.sot, layout.sot_prev, layout.sot_lm, layout.no_speech}
         for token in asked:
             ids |= self.symbols if token == -1 else {token}
@@ -148,9 +163,3 @@ class Tokens:
     def blank(self) -> tuple[int, ...]:
         """Tokens that may not come first: a lone space, and the end."""
         return (*self.encode(" "), self.layout.eot)
-
-
-def compression_ratio(text: str) -> float:
-    """Return bytes of UTF-8 over their zlib size (source: `whisper.utils.compression_ratio`); loops pack well."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))

@@ -25,7 +25,7 @@ TRUSTED_S = 0.5  # a first or last word may reach so far over its segment
 
 @dataclass
 class Timing:
-    """A word in the making; times in seconds from the start of the recording."""
+    """A word in the making; times in seconds, in the window, and from `assign` on in the recording."""
 
     text: str
     tokens: int  # how many; 0 once it is joined to another

@@ -1,4 +1,4 @@
-"""CTranslate2's format (`python/ctranslate2/specs/model_spec.py`, versions 1 to 4), quantised or not.
+"""CTranslate2's format (`python/ctranslate2/specs/model_spec.py` of releases 1 to 4), quantised or not.
 
 model.bin: version, name and revision of the specification, then each variable as name, shape, type and bytes, then
 aliases. Numbers are little-endian. int8 and int16 weights are a scale times what they stand for; they become floats
@@ -18,7 +18,7 @@ from pipeline.whisper.checkpoints.files import Checkpoint, read_json
 from pipeline.whisper.checkpoints.state import Names, Weights, checked_heads, rename
 from pipeline.whisper.model import Dims
 
-OLDEST_VERSION = 4  # since then a variable tells its type
+OLDEST_VERSION = 4  # of the file: since then a variable tells its type
 TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)  # by id
 
 NAMES = Names(

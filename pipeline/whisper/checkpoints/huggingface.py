@@ -55,7 +55,8 @@ def read(checkpoint: Checkpoint) -> Weights:
     state = rename(tensors, NAMES, dims, str(checkpoint.weights[0].parent))
     generation = checkpoint.config.with_name(GENERATION)
     stated = (read_json(generation) if generation.is_file() else {}).get("alignment_heads")
-    return Weights(dims, state, checked_heads(stated or config.get("alignment_heads"), dims, str(generation)))
+    heads, source = (stated, generation) if stated else (config.get("alignment_heads"), checkpoint.config)
+    return Weights(dims, state, checked_heads(heads, dims, str(source)))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

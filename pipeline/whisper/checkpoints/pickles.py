@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.errors import UserError
 # What torch raises over bytes that are no tensors; it has no exception of its own for them.
 _DAMAGE = (
     zipfile.BadZipFile,
+    struct.error,
     RuntimeError,
     EOFError,
     ValueError,

@@ -80,6 +80,6 @@ PUBLISHED = {
 
 
 def of_size(width: int, layers: int, vocabulary: int) -> Published | None:
-    """Return the checkpoint of these sizes, or None."""
+    """Return the checkpoint of these sizes, or None; the later one of the two large ones that are alike."""
     sizes = (width, layers, vocabulary)
     return next((one for one in PUBLISHED.values() if (one.width, one.layers, one.vocabulary) == sizes), None)

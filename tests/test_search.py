@@ -1,0 +1,132 @@
+"""How tokens are chosen, which candidate stands, and when lines are given up as loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from pipeline.whisper.locate import locate
+from pipeline.whisper.model import Dims, Whisper
+from pipeline.whisper.rules import Rules
+from pipeline.whisper.search import Beam, Candidate, Draw, Greedy, Lines, Sampling, Search, likeliest
+from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
+from pipeline.whisper.steps import Steps
+from pipeline.whisper.tokens import Tokens
+
+CPU = torch.device("cpu")
+EOT = 9
+EVERY = 16  # tokens of a line between two looks
+
+
+def drawn(logits: torch.Tensor, temperature: float, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the tokens that `rows` candidates of one window draw from the same logits [V], and what each is worth."""
+    search = Sampling(rows, 1, EOT, 4, CPU)
+    search.admit(0, [Draw(temperature, tuple(range(rows)))])
+    alive = torch.zeros(rows, dtype=torch.bool)
+    empty = torch.full((rows, 5), EOT), torch.zeros(rows, 5), torch.zeros(rows, dtype=torch.int64), torch.zeros(rows)
+    choice = search.choose(logits.expand(rows, -1).clone(), Lines(*empty, alive), 0)
+    return choice.token, choice.step
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_tokens_are_drawn_by_their_odds_at_the_temperature_and_scored_at_one(temperature: float) -> None:
+    logits = torch.tensor([1.0, 0.0, -math.inf, 0.5, -1.0, 0.2])
+    rows = 4000
+    token, step = drawn(logits, temperature, rows)
+    share = torch.bincount(token, minlength=len(logits)) / rows
+    expected = (logits / temperature).softmax(0)
+    assert (share - expected).abs().max() < 4 * math.sqrt(0.25 / rows)  # four standard deviations; the seeds are fixed
+    torch.testing.assert_close(step, logits.log_softmax(0)[token])
+
+
+def test_temperature_zero_after_another_takes_the_likeliest() -> None:
+    logits = torch.tensor([0.1, 2.0, 1.9, -math.inf])
+    token, step = drawn(logits, 0.0, 3)
+    assert token.tolist() == [1, 1, 1]
+    torch.testing.assert_close(step, logits.log_softmax(0)[1].expand(3))
+
+
+def test_likeliest_is_by_the_mean_a_token_or_by_the_penalty_for_length() -> None:
+    short, long = Candidate([1], [0.0], -1.0), Candidate([1] * 9, [0.0] * 9, -4.0)
+    assert likeliest([short, long], None) is long
+    assert likeliest([short, long], 0.0) is short
+    # ((5 + 9) / 6) ** 1 = 2.33: -1.71 a unit, beside -1 / ((5 + 1) / 6) = -1.
+    assert likeliest([short, long], 1.0) is short
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tokens:
+    return Tokens(locate("base").tokenizer)
+
+
+@pytest.fixture(scope="module")
+def model(tokens: Tokens) -> Whisper:
+    torch.manual_seed(11)
+    network = Whisper(Dims(80, tokens.layout.vocabulary, 64, 2, 1, 1)).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+Hopeless = Callable[[list[int], int], bool]
+
+
+@torch.inference_mode()
+def decoded(
+    model: Whisper, tokens: Tokens, search: Search, arrivals: list[int], hopeless: Hopeless, steps: int
+) -> dict[int, list[list[int]]]:
+    """Return what each window says, begun so many steps after the first: all its lines, when it ends or at last."""
+    slots: Slots[int] = Slots(model, Rules(tokens, CPU), search, len(arrivals), hears=False)
+    walk = Steps(model, [slots])
+    prompt, sot = tokens.prompt("en", "transcribe", [], timestamps=True)
+    ended: dict[int, list[list[int]]] = {}
+    for step in range(steps):
+        if late := [name for name, arrival in enumerate(arrivals) if arrival == step]:
+            slots.admit([Order(name, prompt, sot, audio(model, name)) for name in late])
+        slots.look()
+        walk.take()
+        slots.give_up(hopeless, EVERY, walk.stride)
+        for slot in slots.ended():
+            ended[slots.jobs[slot]] = [line.tokens for line in slots.candidates(slot)]
+            slots.release(slot)
+    slots.look()
+    return ended | {name: [line.tokens for line in slots.candidates(slot)] for slot, name in enumerate(slots.jobs)}
+
+
+def audio(model: Whisper, seed: int) -> torch.Tensor:
+    """Return made-up cross keys and values of a window."""
+    room = model.new_audio(1)[:, :, 0]
+    return torch.randn(room.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_line_is_judged_by_its_own_length_whoever_is_beside_it(model: Whisper, tokens: Tokens) -> None:
+    asked: list[int] = []
+
+    def hopeless(line: list[int], room: int) -> bool:
+        asked.append(len(line))
+        assert len(line) + room == MAX_NEW_TOKENS
+        return len(line) > EVERY
+
+    together = decoded(model, tokens, Greedy(tokens.layout.eot), [0, 5, 11], hopeless, 60)
+    assert set(asked) == {EVERY, 2 * EVERY}
+    for name, (line,) in together.items():
+        assert len(line) == 2 * EVERY
+        alone = decoded(model, tokens, Greedy(tokens.layout.eot), [0] * (name + 1), hopeless, 60)
+        assert alone[name] == [line]
+
+
+def test_a_beam_goes_on_as_if_nothing_were_while_one_of_its_lines_has_hope(model: Whisper, tokens: Tokens) -> None:
+    def beam() -> Beam:
+        return Beam(3, 1.0, 1, tokens.layout.eot, MAX_NEW_TOKENS, CPU)
+
+    turns = iter(range(10**6))
+    steps = 3 * EVERY + 2
+    free = decoded(model, tokens, beam(), [0], lambda line, room: False, steps)
+    judged = decoded(model, tokens, beam(), [0], lambda line, room: next(turns) % 3 != 2, steps)
+    assert next(turns) > 3, "nothing was judged"
+    assert judged == free
+    given_up = decoded(model, tokens, beam(), [0], lambda line, room: True, steps)
+    assert {len(line) for line in given_up[0]} == {EVERY}
