@@ -48,7 +48,7 @@ LOOK = 16  # tokens of a line between two looks at whether it has become a loop
 GPU_SLOTS = 128  # windows that are decoded at once, as far as they fit
 CPU_SLOTS = (16, 48)  # least and most of them; between, as far as they fit into CPU_ROOM bytes
 CPU_ROOM = 1.5 * 2**30
-AHEAD = 2  # windows that are encoded while all slots are taken; on a GPU, batches of them
+AHEAD = 2  # batches of windows that are encoded while all slots are taken
 SHARE = 0.85  # of a GPU's free memory that is planned for
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 
@@ -151,9 +151,17 @@ class WhisperEngine:
         """Windows that are encoded at once."""
         return min(self.model.batch, self.slots)
 
+    @property
+    def ahead(self) -> int:
+        """Windows that are encoded, or wait for it, while all slots are taken.
+
+        Where threads encode, as many as are decoded: else about half of the slots would stand empty meanwhile.
+        """
+        return self.slots if self.encoders.threaded else AHEAD * self.batch
+
     def _wants(self, first: Lane, again: Lane) -> bool:
         """Say whether a new passage may come; not while many windows wait for another try, with their encoded audio."""
-        return len(first.waiting) < first.slots.free + AHEAD * self.batch and len(again.waiting) < again.slots.capacity
+        return len(first.waiting) < first.slots.free + self.ahead and len(again.waiting) < again.slots.capacity
 
     def _fitting(self) -> int:
         """Return how many slots there is room for; on a GPU, beside all that is on its way to and from them."""
@@ -164,7 +172,7 @@ class WhisperEngine:
         slot = further + (2 * further if self.options.beam > 1 else several if sampling else one)
         if self.device.type != "cuda":
             least, most = CPU_SLOTS
-            return max(least, min(most, int(CPU_ROOM / slot)))
+            return max(least, min(most, int(CPU_ROOM / (slot + audio))))  # and a window ahead
         # Encoded ahead, being encoded, and kept and put together to be weighed.
         beside = (AHEAD + 3) * audio
         return max(1, min(GPU_SLOTS, fitting(SHARE * free_memory(self.device), slot, beside, self.model.batch)))
@@ -259,7 +267,7 @@ class WhisperEngine:
         """
         coming = [window.encoding for window in lane.waiting if window.encoding and not window.encoding.done()]
         encoded, batch = len(lane.waiting) - len(coming), self.batch
-        while (left := self.encoders.waiting) and encoded < AHEAD * batch:
+        while (left := self.encoders.waiting) and encoded < self.ahead:
             if left < batch and encoded >= lane.slots.free:
                 break
             encoded += self.encoders.encode_some(batch)
