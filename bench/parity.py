@@ -31,7 +31,8 @@ from pipeline.types import SAMPLE_RATE, Passage, Segment, Span  # noqa: E402
 from pipeline.whisper.engine import WhisperEngine  # noqa: E402
 from pipeline.whisper.options import WhisperOptions  # noqa: E402
 
-CLOSE_S = 0.0201  # two times this close are the same
+CLOSE_S = 0.0201  # two times of a word this close are the same
+SAME_S = 0.005  # and two of a segment: timestamps are 0.02 s apart
 SCORES = ("avg_logprob", "no_speech_prob")
 
 
@@ -133,6 +134,7 @@ def held(ours: tuple[Segment, ...], theirs: list[dict[str, Any]], length: float)
                 times = ((word.start, expected["start"]), (word.end, expected["end"]))
                 found.words += 1
                 found.close += all(abs(s / SAMPLE_RATE - min(t, length)) < CLOSE_S for s, t in times)
+    found.windows += at < len(ours)  # text of which the reference has nothing
     return found
 
 
@@ -140,8 +142,8 @@ def alike(ours: tuple[Segment, ...], theirs: list[dict[str, Any]], length: float
     """Say whether segments have the same texts and, up to the recording's end, times."""
     return len(ours) == len(theirs) and all(
         mine.text == other["text"].strip()
-        and abs(mine.start / SAMPLE_RATE - other["start"]) < CLOSE_S
-        and abs(mine.end / SAMPLE_RATE - min(other["end"], length)) < CLOSE_S
+        and abs(mine.start / SAMPLE_RATE - other["start"]) < SAME_S
+        and abs(mine.end / SAMPLE_RATE - min(other["end"], length)) < SAME_S
         for mine, other in zip(ours, theirs, strict=True)
     )
 

@@ -48,7 +48,9 @@ def check(values: Mapping[str, Any]) -> None:
         raise UserError("--second-opinion would hear the recordings without --add-noise", "leave one of them out")
     for module in ("rapidfuzz", "regex", "whisper_normalizer"):
         text.library(module)
-    engines.describe(second(collect(WhisperOptions, values), values))
+    whisper = second(collect(WhisperOptions, values), values)
+    engines.describe(whisper)
+    engines.check(whisper, set())
 
 
 def ask(recordings: Recordings, out: str, job: JobOptions, values: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ import reference
 import torch
 from speech_examples import LANGUAGES, answers, clip, passage, passes, said, with_options
 
-from pipeline.types import SAMPLE_RATE, Passage, Segment, Span
+from pipeline.types import SAMPLE_RATE, Passage, Segment, Span, Transcript
 from pipeline.whisper.engine import Lane, WhisperEngine, fitting
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.reels import Reel, Window
@@ -230,11 +231,19 @@ def test_out_of_memory_halves_the_slots_and_loses_nothing(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return reel(self, passage)
 
+    next_window, ends = WhisperEngine._next_window, iter(range(10**6))
+
+    def out_of_memory_at_an_end(self: WhisperEngine, reel: Reel, waiting: deque[Window]) -> Iterator[Transcript]:
+        if reel.seek and next(ends) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield from next_window(self, reel, waiting)
+
     monkeypatch.setattr(WhisperEngine, "_reel", out_of_memory_once)
+    monkeypatch.setattr(WhisperEngine, "_next_window", out_of_memory_at_an_end)
     monkeypatch.setattr(Steps, "step", out_of_memory_at_times)
     monkeypatch.setattr(WhisperEngine, "_with_half_the_slots", halve_what_is_free)
     short = with_options(engine, plain)
-    short.slots = 8
+    short.slots = 16
     assert {name: said(one.segments) for name, one in answers(short, *clips).items()} == {
         name: said(one.segments) for name, one in roomy.items()
     }

@@ -19,6 +19,7 @@ from pipeline.whisper.tokens import Tokens
 CPU = torch.device("cpu")
 EOT = 9
 EVERY = 16  # tokens of a line between two looks
+DRAW = Draw(1.0, (1, 2))
 
 
 def drawn(logits: torch.Tensor, temperature: float, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,16 +77,27 @@ Hopeless = Callable[[list[int], int], bool]
 
 @torch.inference_mode()
 def decoded(
-    model: Whisper, tokens: Tokens, search: Search, arrivals: list[int], hopeless: Hopeless, steps: int
+    model: Whisper,
+    tokens: Tokens,
+    search: Search,
+    arrivals: dict[int, int],
+    hopeless: Hopeless,
+    steps: int,
+    *,
+    stride: int = 1,
 ) -> dict[int, list[list[int]]]:
-    """Return what each window says, begun so many steps after the first: all its lines, when it ends or at last."""
+    """Return what each window says that begins at so many steps: all its lines, when it ends or at last.
+
+    The host looks every `stride` steps.
+    """
     slots: Slots[int] = Slots(model, Rules(tokens, CPU), search, len(arrivals), hears=False)
     walk = Steps(model, [slots])
+    walk.stride = stride
     prompt, sot = tokens.prompt("en", "transcribe", [], timestamps=True)
     ended: dict[int, list[list[int]]] = {}
-    for step in range(steps):
-        if late := [name for name, arrival in enumerate(arrivals) if arrival == step]:
-            slots.admit([Order(name, prompt, sot, audio(model, name)) for name in late])
+    for step in range(0, steps, stride):
+        if late := [name for name, arrival in arrivals.items() if arrival == step]:
+            slots.admit([Order(name, prompt, sot, audio(model, name), DRAW) for name in late])
         slots.look()
         walk.take()
         slots.give_up(hopeless, EVERY, walk.stride)
@@ -110,12 +122,25 @@ def test_a_line_is_judged_by_its_own_length_whoever_is_beside_it(model: Whisper,
         assert len(line) + room == MAX_NEW_TOKENS
         return len(line) > EVERY
 
-    together = decoded(model, tokens, Greedy(tokens.layout.eot), [0, 5, 11], hopeless, 60)
+    together = decoded(model, tokens, Greedy(tokens.layout.eot), {0: 0, 1: 5, 2: 11}, hopeless, 60)
     assert set(asked) == {EVERY, 2 * EVERY}
     for name, (line,) in together.items():
         assert len(line) == 2 * EVERY
-        alone = decoded(model, tokens, Greedy(tokens.layout.eot), [0] * (name + 1), hopeless, 60)
-        assert alone[name] == [line]
+        assert decoded(model, tokens, Greedy(tokens.layout.eot), {name: 0}, hopeless, 60) == {name: [line]}
+
+
+@pytest.mark.parametrize("stride", [3, 5, 8])
+def test_a_line_is_judged_as_often_where_the_host_looks_seldom(model: Whisper, tokens: Tokens, stride: int) -> None:
+    asked: list[int] = []
+
+    def hopeless(line: list[int], room: int) -> bool:
+        asked.append(len(line))
+        return False
+
+    decoded(model, tokens, Greedy(tokens.layout.eot), {0: 0}, hopeless, 100, stride=stride)
+    assert [length // EVERY for length in asked] == list(range(1, len(asked) + 1))
+    assert len(asked) >= 100 // EVERY - 1
+    assert all(length % EVERY < stride for length in asked)
 
 
 def test_a_beam_goes_on_as_if_nothing_were_while_one_of_its_lines_has_hope(model: Whisper, tokens: Tokens) -> None:
@@ -124,9 +149,20 @@ def test_a_beam_goes_on_as_if_nothing_were_while_one_of_its_lines_has_hope(model
 
     turns = iter(range(10**6))
     steps = 3 * EVERY + 2
-    free = decoded(model, tokens, beam(), [0], lambda line, room: False, steps)
-    judged = decoded(model, tokens, beam(), [0], lambda line, room: next(turns) % 3 != 2, steps)
+    free = decoded(model, tokens, beam(), {0: 0}, lambda line, room: False, steps)
+    judged = decoded(model, tokens, beam(), {0: 0}, lambda line, room: next(turns) % 3 != 2, steps)
     assert next(turns) > 3, "nothing was judged"
     assert judged == free
-    given_up = decoded(model, tokens, beam(), [0], lambda line, room: True, steps)
+    given_up = decoded(model, tokens, beam(), {0: 0}, lambda line, room: True, steps)
     assert {len(line) for line in given_up[0]} == {EVERY}
+
+
+def test_samples_of_a_window_end_together(model: Whisper, tokens: Tokens) -> None:
+    def sampled(hopeless: Hopeless) -> list[list[int]]:
+        search = Sampling(2, 1, tokens.layout.eot, MAX_NEW_TOKENS, CPU)
+        return decoded(model, tokens, search, {0: 0}, hopeless, 3 * EVERY)[0]
+
+    free = sampled(lambda line, room: False)
+    assert free[0] != free[1]
+    assert sampled(lambda line, room: line == free[0][: len(line)]) == free
+    assert [len(line) for line in sampled(lambda line, room: True)] == [EVERY, EVERY]

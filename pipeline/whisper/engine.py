@@ -46,9 +46,9 @@ from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
 LOOK = 16  # tokens of a line between two looks at whether it has become a loop
 GPU_SLOTS = 128  # windows that are decoded at once, as far as they fit
-CPU_SLOTS = (16, 48)  # least and most of them; between, as far as they fit into CPU_ROOM bytes
+CPU_SLOTS = (16, 48)  # least and most of them, whatever they take; between, as far as they fit into CPU_ROOM bytes
 CPU_ROOM = 1.5 * 2**30
-AHEAD = 2  # batches of windows that are encoded while all slots are taken
+AHEAD = 2  # batches of windows that are encoded while all slots are taken; where threads encode, the least
 SHARE = 0.85  # of a GPU's free memory that is planned for
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 
@@ -89,6 +89,7 @@ class WhisperEngine:
             max_initial_timestamp=first,
             timestamps=options.timestamps,
         )
+        self.prefix = self.tokens.prefix(options.prefix)
         self.lane_ratio = 8 if self.device.type == "cuda" else 4  # slots of the first lane to one of the second
         self.slots = options.slots or self._fitting()
 
@@ -101,25 +102,24 @@ class WhisperEngine:
     def transcribe(self, passages: Iterable[Passage | None]) -> Iterator[Transcript | None]:
         """Answer each passage once, in any order; see `pipeline.types.Engine`. Yields None after each step."""
         settle_thread(self.threads, self.device)
-        source: Iterator[Passage | None] = iter(passages)
+        source = iter(passages)
         lanes = self._fitting_lanes()
         steps = Steps(self.model, [lane.slots for lane in lanes])
+        beginning: deque[Passage] = deque()
+        going_on: deque[Reel] = deque()
         accepted: list[Window] = []
-        beginning: Passage | None = None
         more = True
-        while more or accepted or any(lane.waiting or lane.slots.busy for lane in lanes):
+        while more or beginning or going_on or accepted or any(lane.waiting or lane.slots.busy for lane in lanes):
             first, again = lanes
+            more = more and self._take(source, lanes, beginning, len(going_on))
             timed = None
             try:
-                while more and self._wants(first, again):
-                    passage = next(source, _END)
-                    if passage is None:
-                        break
-                    more = passage is not _END
-                    if isinstance(passage, Passage):
-                        beginning = passage
-                        yield from self._next_window(self._reel(passage), first.waiting)
-                        beginning = None
+                while beginning:  # each stays where it is until the memory has had room for its next step
+                    going_on.append(self._reel(beginning[0]))
+                    beginning.popleft()
+                while going_on:
+                    yield from self._next_window(going_on[0], first.waiting)
+                    going_on.popleft()
                 self._decode(first, again, steps, accepted)
                 self._weigh(accepted, first)
                 timed = self._timed(accepted, first.slots.busy + again.slots.busy)
@@ -129,15 +129,13 @@ class WhisperEngine:
             if timed is None:  # not while the error is handled: it holds on to the memory of what it came from
                 windows = [[*lane.slots.jobs, *lane.waiting] for lane in lanes]
                 del lanes, first, again, steps
-                if beginning:
-                    source, beginning = chain([beginning], source), None
                 lanes = self._with_half_the_slots(windows)
                 steps = Steps(self.model, [lane.slots for lane in lanes])
                 continue
             for window, words in timed:
                 accepted.remove(window)
                 window.conclude(self.tokens, self.options, words)
-                yield from self._next_window(window.reel, first.waiting)
+                going_on.append(window.reel)
             yield None
 
     def screen(self, passages: Iterable[Passage | None]) -> Iterator[Look | None]:
@@ -155,13 +153,28 @@ class WhisperEngine:
     def ahead(self) -> int:
         """Windows that are encoded, or wait for it, while all slots are taken.
 
-        Where threads encode, as many as are decoded: else about half of the slots would stand empty meanwhile.
+        Where threads encode, as many as there are slots, if half of CPU_ROOM holds them: else about half of the slots
+        would stand empty meanwhile.
         """
-        return self.slots if self.encoders.threaded else AHEAD * self.batch
+        if not self.encoders.threaded:
+            return AHEAD * self.batch
+        return min(self.slots, max(AHEAD, int(CPU_ROOM / 2 / self.model.bytes_of_audio)))
 
-    def _wants(self, first: Lane, again: Lane) -> bool:
-        """Say whether a new passage may come; not while many windows wait for another try, with their encoded audio."""
-        return len(first.waiting) < first.slots.free + self.ahead and len(again.waiting) < again.slots.capacity
+    def _take(
+        self, source: Iterator[Passage | None], lanes: tuple[Lane, Lane], beginning: deque[Passage], others: int
+    ) -> bool:
+        """Let passages join those that are `beginning`, beside `others` that go on; return whether more may come.
+
+        None is taken while many windows wait for another try, with their encoded audio.
+        """
+        first, again = lanes
+        room = first.slots.free + self.ahead - len(first.waiting) - others
+        while len(beginning) < room and len(again.waiting) < again.slots.capacity:
+            passage = next(source, _END)
+            if not isinstance(passage, Passage):
+                return passage is None
+            beginning.append(passage)
+        return True
 
     def _fitting(self) -> int:
         """Return how many slots there is room for; on a GPU, beside all that is on its way to and from them."""
@@ -381,7 +394,7 @@ class WhisperEngine:
         """Return the window's prompt and the place of start of transcript in it."""
         options = self.options
         prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
-        return prompt + self.tokens.prefix(options.prefix), sot
+        return prompt + self.prefix, sot
 
 
 def fitting(room: float, slot: float, beside: float, batch: int) -> int:
