@@ -127,7 +127,8 @@ class CrossAttention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] or bias [1, 1, 1, S] -> [R, T, H, E], as q in format."""
     queries = q.shape[2]
-    if k.dtype == torch.bfloat16 and k.device.type == "cpu" and (queries == 1 or bfloat16_in_vectors()):
+    tiles = torch.cpu._is_amx_tile_supported()
+    if k.dtype == torch.bfloat16 and k.device.type == "cpu" and not tiles and (queries == 1 or bfloat16_in_vectors()):
         if queries <= FEW:
             return _attend_together(q, k, v, mask)
         if mask is None or mask.is_floating_point():
