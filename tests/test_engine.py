@@ -16,7 +16,8 @@ import torch
 from speech_examples import LANGUAGES, answers, clip, passage, passes, said, with_options
 
 from pipeline.types import SAMPLE_RATE, Passage, Segment, Span, Transcript
-from pipeline.whisper.engine import Lane, WhisperEngine, fitting
+from pipeline.whisper.engine import Lane, WhisperEngine
+from pipeline.whisper.memory import fitting, lane_ratio
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.reels import Reel, Window
 from pipeline.whisper.search import Greedy
@@ -194,12 +195,12 @@ def test_slots_of_a_cpu_fill_their_room_within_bounds(
         buffers = (buffer for lane in lanes for buffer in (lane.slots._audio, lane.slots._cache))
         return sum(buffer.nbytes for buffer in buffers) + count * engine.model.bytes_of_audio
 
-    monkeypatch.setattr("pipeline.whisper.engine.CPU_SLOTS", (1, 48))
-    monkeypatch.setattr("pipeline.whisper.engine.CPU_ROOM", room := 2**29)
-    assert taken(slots()) <= room < taken(slots() + engine.lane_ratio)
-    monkeypatch.setattr("pipeline.whisper.engine.CPU_SLOTS", (16, 17))
+    monkeypatch.setattr("pipeline.whisper.memory.CPU_SLOTS", (1, 48))
+    monkeypatch.setattr("pipeline.whisper.memory.CPU_ROOM", room := 2**29)
+    assert taken(slots()) <= room < taken(slots() + lane_ratio(engine.model))
+    monkeypatch.setattr("pipeline.whisper.memory.CPU_SLOTS", (16, 17))
     assert slots() == 16
-    monkeypatch.setattr("pipeline.whisper.engine.CPU_ROOM", 2**40)
+    monkeypatch.setattr("pipeline.whisper.memory.CPU_ROOM", 2**40)
     assert slots() == 17
 
 

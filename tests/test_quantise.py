@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.whisper import model as network
 from pipeline.whisper import precision
-from pipeline.whisper.device import bfloat16_in_vectors
+from pipeline.whisper.device import Bfloat16, bfloat16
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.evidence import Claim, Weighed, weigh
 from pipeline.whisper.model import FEW, MANY, QUERIES, Convolution, SelfAttention, Whisper, attend, attend_rounded
@@ -70,12 +70,12 @@ def test_int8_rows_are_the_same_in_any_company(rows: int, *, fine: bool) -> None
 KEYS = 200
 
 
-@pytest.fixture(params=[True, False], ids=["vectors", "no vectors"])
-def either_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "bfloat16_in_vectors", lambda: request.param)
+@pytest.fixture(params=Bfloat16, ids=lambda how: how.name.lower())
+def any_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "bfloat16", lambda: request.param)
 
 
-@pytest.mark.usefixtures("either_cpu")
+@pytest.mark.usefixtures("any_cpu")
 @pytest.mark.parametrize("queries", [1, 5, FEW + 1, QUERIES + 1])
 @pytest.mark.parametrize("kind", ["none", "mask", "bias"])
 def test_queries_of_bfloat16_keys_attend_like_those_of_float32(kind: str, queries: int) -> None:
@@ -88,7 +88,7 @@ def test_queries_of_bfloat16_keys_attend_like_those_of_float32(kind: str, querie
     assert (rounded - exact).norm() / exact.norm() < 0.02
 
 
-@pytest.mark.usefixtures("either_cpu")
+@pytest.mark.usefixtures("any_cpu")
 @pytest.mark.parametrize("queries", [1, 5, FEW + 1])
 @pytest.mark.parametrize("rows", [1, 3, 16])
 def test_queries_of_bfloat16_keys_are_the_same_in_any_company(rows: int, queries: int) -> None:
@@ -100,7 +100,7 @@ def test_queries_of_bfloat16_keys_are_the_same_in_any_company(rows: int, queries
     assert torch.equal(attend(q[:rows], k[:rows], v[:rows]), attend(q, k, v)[:rows])
 
 
-@pytest.mark.usefixtures("either_cpu")
+@pytest.mark.usefixtures("any_cpu")
 @pytest.mark.parametrize("length", [7, QUERIES, 2 * QUERIES + 1])
 def test_rounded_attention_is_close_however_alike_the_keys_are(length: int) -> None:
     q, k, v = torch.randn(3, 2, 4, length, 64)
@@ -110,7 +110,7 @@ def test_rounded_attention_is_close_however_alike_the_keys_are(length: int) -> N
         assert (rounded - exact).norm() / exact.norm() < 0.02
 
 
-@pytest.mark.usefixtures("either_cpu")
+@pytest.mark.usefixtures("any_cpu")
 @pytest.mark.parametrize(("length", "rounded"), [(MANY - 1, False), (MANY, True)])
 @torch.inference_mode()
 def test_encoder_rounds_long_stretches_only(length: int, *, rounded: bool) -> None:
@@ -128,11 +128,17 @@ def test_encoder_rounds_long_stretches_only(length: int, *, rounded: bool) -> No
 
 @HAS_BFLOAT16
 def test_encoder_of_float32_is_not_rounded_and_that_of_int8_is_where_it_pays() -> None:
-    for dtype, rounded in (("float32", False), ("int8", bfloat16_in_vectors())):
-        model = WhisperEngine(WhisperOptions(dtype=dtype)).model
-        assert {layer.attention.rounded for layer in model.encoder.layers} == {rounded}
-        assert model.encoder.conv1.weight.dtype == torch.float32
-        assert model.encoder.conv2.weight.dtype == (torch.bfloat16 if rounded else torch.float32)
+    exact, quick = (WhisperEngine(WhisperOptions(dtype=dtype)).model.encoder for dtype in ("float32", "int8"))
+    assert {one.dtype for one in exact.parameters()} == {torch.float32}
+    assert not any(layer.attention.rounded for layer in exact.layers)
+    how = bfloat16()
+    assert {layer.attention.rounded for layer in quick.layers} == {how is Bfloat16.VECTORS}
+    formats = quick.conv1.weight.dtype, quick.conv2.weight.dtype
+    assert [one == torch.bfloat16 for one in formats] == {
+        Bfloat16.TILES: [True, True],
+        Bfloat16.VECTORS: [False, True],
+        Bfloat16.CONVERTED: [False, False],
+    }[how]
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.types import SAMPLE_RATE, Passage, Span
-from pipeline.whisper.languages import Evidence
+from pipeline.whisper.languages import LanguagePool
 from pipeline.whisper.locate import locate
 from pipeline.whisper.mel import FRAMES_PER_SECOND
 from pipeline.whisper.options import WhisperOptions
@@ -34,7 +34,7 @@ def reel_of(speech: Span) -> Reel:
     at = 60 * SAMPLE_RATE
     spans = tuple(Span(at + span.start * SAMPLE_RATE, at + span.end * SAMPLE_RATE) for span in (Span(0, 2), speech))
     passage = Passage("one", 0, at, np.zeros(SECONDS * SAMPLE_RATE, np.int16), spans)
-    return Reel(passage, torch.zeros(80, 6000), SECONDS * FRAMES_PER_SECOND, Evidence(("en",), "en"))
+    return Reel(passage, torch.zeros(80, 6000), SECONDS * FRAMES_PER_SECOND, LanguagePool(("en",), "en"))
 
 
 def after(

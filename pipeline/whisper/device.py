@@ -6,6 +6,7 @@ there is work again: therefore nothing here waits, and what comes back is read a
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from functools import lru_cache
 
 import torch
@@ -41,13 +42,20 @@ def settle_thread(threads: int, device: torch.device) -> None:
         torch.set_flush_denormal(True)
 
 
-@lru_cache(maxsize=1)
-def bfloat16_in_vectors() -> bool:
-    """Say whether this CPU multiplies bfloat16 in vectors, without tiles (AMX), for which torch's own kernels are made.
+class Bfloat16(Enum):
+    """How a CPU multiplies bfloat16."""
 
-    One that does neither takes two to three times as long for plain products as for attention by torch's kernel.
-    """
-    return bool(torch.cpu._is_avx512_bf16_supported()) and not torch.cpu._is_amx_tile_supported()
+    TILES = auto()  # AMX, for which torch's own kernels are made
+    VECTORS = auto()  # AVX-512 BF16
+    CONVERTED = auto()  # as float32
+
+
+@lru_cache(maxsize=1)
+def bfloat16() -> Bfloat16:
+    """Return how this CPU multiplies bfloat16."""
+    if torch.cpu._is_amx_tile_supported():
+        return Bfloat16.TILES
+    return Bfloat16.VECTORS if torch.cpu._is_avx512_bf16_supported() else Bfloat16.CONVERTED
 
 
 def free_memory(device: torch.device) -> int:

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from pipeline.types import SAMPLE_RATE, Look, Passage, Transcript
+from pipeline.whisper import memory
 from pipeline.whisper.alignment import Spoken, align
-from pipeline.whisper.device import free_memory, onto, resolve, settle_thread
+from pipeline.whisper.device import onto, resolve, settle_thread
 from pipeline.whisper.encoding import Encoded, Encoders, kept
 from pipeline.whisper.evidence import CLAIMS, Claim, silence, weigh
-from pipeline.whisper.languages import Evidence
+from pipeline.whisper.languages import LanguagePool
 from pipeline.whisper.locate import locate
 from pipeline.whisper.loops import hopeless
 from pipeline.whisper.mel import HOP, WINDOW_FRAMES, log_mel
@@ -45,11 +46,6 @@ from pipeline.whisper.weights import load
 from pipeline.whisper.words import UNTIMED, Timed, split, timings
 
 LOOK = 16  # tokens of a line between two looks at whether it has become a loop
-GPU_SLOTS = 128  # windows that are decoded at once, as far as they fit
-CPU_SLOTS = (16, 48)  # least and most of them, whatever they take; between, as far as they fit into CPU_ROOM bytes
-CPU_ROOM = 1.5 * 2**30
-AHEAD = 2  # batches of windows that are encoded while all slots are taken; where threads encode, the least
-SHARE = 0.85  # of a GPU's free memory that is planned for
 MAX_CONTEXT = TEXT_POSITIONS // 2 - 1  # tokens before the start of transcript
 
 
@@ -90,8 +86,7 @@ class WhisperEngine:
             timestamps=options.timestamps,
         )
         self.prefix = self.tokens.prefix(options.prefix)
-        self.lane_ratio = 8 if self.device.type == "cuda" else 4  # slots of the first lane to one of the second
-        self.slots = options.slots or self._fitting()
+        self.slots = options.slots or memory.slots(self.model, self.options)
 
     @cached_property
     def silence(self) -> Tensor:
@@ -151,14 +146,8 @@ class WhisperEngine:
 
     @property
     def ahead(self) -> int:
-        """Windows that are encoded, or wait for it, while all slots are taken.
-
-        Where threads encode, as many as there are slots, if half of CPU_ROOM holds them: else about half of the slots
-        would stand empty meanwhile.
-        """
-        if not self.encoders.threaded:
-            return AHEAD * self.batch
-        return min(self.slots, max(AHEAD, int(CPU_ROOM / 2 / self.model.bytes_of_audio)))
+        """Windows that are encoded, or wait for it, while all slots are taken."""
+        return memory.ahead(self.model, self.slots, threaded=self.encoders.threaded)
 
     def _take(
         self, source: Iterator[Passage | None], lanes: tuple[Lane, Lane], beginning: deque[Passage], others: int
@@ -168,27 +157,13 @@ class WhisperEngine:
         None is taken while many windows wait for another try, with their encoded audio.
         """
         first, again = lanes
-        room = first.slots.free + self.ahead - len(first.waiting) - others
-        while len(beginning) < room and len(again.waiting) < again.slots.capacity:
+        most = first.slots.free + self.ahead - len(first.waiting) - others
+        while len(beginning) < most and len(again.waiting) < again.slots.capacity:
             passage = next(source, _END)
             if not isinstance(passage, Passage):
                 return passage is None
             beginning.append(passage)
         return True
-
-    def _fitting(self) -> int:
-        """Return how many slots there is room for; on a GPU, beside all that is on its way to and from them."""
-        audio, cache = self.model.bytes_of_audio, self.model.bytes_of_cache
-        one, several = audio + cache, audio + max(self.options.beam, self.options.best_of) * cache
-        further = several / self.lane_ratio
-        sampling = self.options.temperatures[0] > 0
-        slot = further + (2 * further if self.options.beam > 1 else several if sampling else one)
-        if self.device.type != "cuda":
-            least, most = CPU_SLOTS
-            return max(least, min(most, int(CPU_ROOM / (slot + audio))))  # and a window ahead
-        # Encoded ahead, being encoded, and kept and put together to be weighed.
-        beside = (AHEAD + 3) * audio
-        return max(1, min(GPU_SLOTS, fitting(SHARE * free_memory(self.device), slot, beside, self.model.batch)))
 
     def _fitting_lanes(self) -> tuple[Lane, Lane]:
         """Return lanes of as many slots as the memory turns out to have room for."""
@@ -204,7 +179,7 @@ class WhisperEngine:
     def _lanes(self) -> tuple[Lane, Lane]:
         """Return the lane of first attempts and the one of further ones, which are sampled."""
         options = self.options
-        few = max(1, self.slots // self.lane_ratio)  # windows with several candidates that are decoded at once
+        few = max(1, self.slots // memory.lane_ratio(self.model))
         first = self._lane(2 * few if options.beam > 1 else self.slots, sampling=options.temperatures[0] > 0)
         return first, self._lane(few, sampling=True)
 
@@ -243,8 +218,8 @@ class WhisperEngine:
         prompt = passage.initial_prompt or self.options.initial_prompt
         context = self.tokens.encode(" " + prompt.strip()) if prompt else []
         last_speech = passage.start / SAMPLE_RATE
-        evidence = Evidence(codes, language)
-        return Reel(passage, mel, len(passage.pcm) // HOP, evidence, context=context, last_speech=last_speech)
+        pool = LanguagePool(codes, language)
+        return Reel(passage, mel, len(passage.pcm) // HOP, pool, context=context, last_speech=last_speech)
 
     def _next_window(self, reel: Reel, waiting: deque[Window]) -> Iterator[Transcript]:
         """Put the reel's next window into the queue, or yield its transcript when there is none."""
@@ -395,12 +370,6 @@ class WhisperEngine:
         options = self.options
         prompt, sot = self.tokens.prompt(window.language, options.task, before, timestamps=options.timestamps)
         return prompt + self.prefix, sot
-
-
-def fitting(room: float, slot: float, beside: float, batch: int) -> int:
-    """Return how many slots have room, where each takes `slot` bytes, and each of the first `batch` `beside` them."""
-    few = room / (slot + beside)
-    return int(few if few < batch else (room - batch * beside) / slot)
 
 
 def _as_the_reference(options: WhisperOptions) -> WhisperOptions:

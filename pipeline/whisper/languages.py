@@ -12,8 +12,8 @@ TOP = 3  # guesses kept of a window
 UNLIKELY = 0.001  # pooled guesses below it are not kept
 
 
-class Evidence:
-    """Language evidence of a passage, window by window."""
+class LanguagePool:
+    """What the windows of a passage have shown of its language, one after the other."""
 
     def __init__(self, codes: Sequence[str], forced: str | None = None) -> None:
         self._codes = codes

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
-from pipeline.whisper.device import bfloat16_in_vectors, onto
+from pipeline.whisper.device import Bfloat16, bfloat16, onto
 from pipeline.whisper.padding import AUDIO_POSITIONS, Thinned
 
 TEXT_POSITIONS = 448  # of the decoder
@@ -30,7 +30,8 @@ CACHE_STEP = 64
 # And whole texts attend one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
-# Of attention in bfloat16 on a CPU that multiplies it in vectors, whatever the model's format is:
+# Of attention to keys of bfloat16 on a CPU, whatever the model's format is:
+PLAIN = {Bfloat16.TILES: 0, Bfloat16.VECTORS: math.inf, Bfloat16.CONVERTED: 1}  # most queries for plain products
 FEW = 64  # queries of which all heads are multiplied at once
 MANY = 1000  # positions from which on the encoder gains by it
 QUERIES = 500  # whose scores of all keys a core's cache holds
@@ -127,8 +128,7 @@ class CrossAttention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """q [R, H, T, E], k and v [R, H, S, E], mask [R, 1, T, S] or bias [1, 1, 1, S] -> [R, T, H, E], as q in format."""
     queries = q.shape[2]
-    tiles = torch.cpu._is_amx_tile_supported()
-    if k.dtype == torch.bfloat16 and k.device.type == "cpu" and not tiles and (queries == 1 or bfloat16_in_vectors()):
+    if k.dtype == torch.bfloat16 and k.device.type == "cpu" and queries <= PLAIN[bfloat16()]:
         if queries <= FEW:
             return _attend_together(q, k, v, mask)
         if mask is None or mask.is_floating_point():
@@ -137,7 +137,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return heard.transpose(1, 2).to(q.dtype)
 
 
-# Plain products: for one query torch's kernel for bfloat16 takes five times as long, for some it takes up to twice.
+# Plain products: as PLAIN says, where torch's kernel takes five times as long for one query, up to twice for some.
 def _attend_together(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """See `attend`, all heads at once."""
     scores = ((q * q.shape[-1] ** -0.5).to(k.dtype) @ k.transpose(2, 3)).float()  # [R, H, T, S]

@@ -15,7 +15,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from pipeline.whisper.device import bfloat16_in_vectors
+from pipeline.whisper.device import Bfloat16, bfloat16
 from pipeline.whisper.model import Linear, Whisper
 
 LARGEST = 127  # codes are symmetric
@@ -73,7 +73,7 @@ def quantise(model: Whisper) -> Whisper:
     and where the CPU multiplies it in vectors and not in tiles, the encoder attends to long stretches and computes its
     second convolution in it; the first one's input, the spectrogram, has more to lose.
     """
-    tiles = torch.cpu._is_amx_tile_supported()
+    tiles = bfloat16() is Bfloat16.TILES
     for name, module in list(model.named_modules()):
         for child_name, child in list(module.named_children()):
             reads_audio = name.startswith("encoder") or child_name == "kv"
@@ -85,7 +85,7 @@ def quantise(model: Whisper) -> Whisper:
             layer.cross.kv.bfloat16()  # type: ignore[union-attr]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         model.decoder.audio_dtype = torch.bfloat16
-    if bfloat16_in_vectors():
+    if bfloat16() is Bfloat16.VECTORS:
         model.encoder.conv2.bfloat16()
         for layer in model.encoder.layers:
             layer.attention.rounded = True  # type: ignore[union-attr]

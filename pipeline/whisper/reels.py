@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.types import SAMPLE_RATE, Attempt, Guess, Passage, Segment, Span, Transcript, Word
 from pipeline.whisper.encoding import Encoded
 from pipeline.whisper.evidence import Sums, Weighed, sums
-from pipeline.whisper.languages import Evidence
+from pipeline.whisper.languages import LanguagePool
 from pipeline.whisper.loops import compression_ratio
 from pipeline.whisper.mel import FRAMES_PER_SECOND, HOP, WINDOW_FRAMES, window
 from pipeline.whisper.options import WhisperOptions
@@ -39,7 +39,7 @@ class Reel:
     passage: Passage
     mel: Tensor  # [bands, frames + 3000]
     frames: int  # of content, 10 ms each
-    language: Evidence
+    language: LanguagePool
     seek: int = 0  # frame where the next window starts
     context: list[int] = field(default_factory=list)  # tokens before the next window; at first, of the initial prompt
     segments: list[Segment] = field(default_factory=list)
