@@ -261,7 +261,7 @@ def test_each_measured_recording_counts_by_what_it_stands_for_however_much_was_h
 
 
 def test_everything_is_one_json_line_and_people_read_stderr() -> None:
-    result = plan(AUDIO, "--price-per-hour", "3", "--actors", "1,2", "--measure", "22")
+    result = plan(AUDIO, "--price-per-hour", "3", "--actors", "1,2", "--measure", "9")
     found = json.loads(result.stdout)
     assert (found["recordings"], found["probed"], found["unreadable"]["value"]) == (9, 9, 1.0)
     assert 3600 * found["audio_hours"]["value"] == pytest.approx(sum(LENGTHS.values()), rel=0.01)
