@@ -15,7 +15,18 @@ from pipeline.whisper import precision
 from pipeline.whisper.device import Bfloat16, bfloat16
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.evidence import Claim, Weighed, weigh
-from pipeline.whisper.model import FEW, MANY, QUERIES, Convolution, SelfAttention, Whisper, attend, attend_rounded
+from pipeline.whisper.model import (
+    CACHE_STEP,
+    FEW,
+    MANY,
+    QUERIES,
+    TEXT_POSITIONS,
+    Convolution,
+    SelfAttention,
+    Whisper,
+    attend,
+    attend_rounded,
+)
 from pipeline.whisper.options import WhisperOptions
 from pipeline.whisper.quantise import Int8Linear
 
@@ -98,6 +109,20 @@ def test_queries_of_bfloat16_keys_are_the_same_in_any_company(rows: int, queries
         torch.randn(20, 8, 1500, 64).bfloat16(),
     )
     assert torch.equal(attend(q[:rows], k[:rows], v[:rows]), attend(q, k, v)[:rows])
+
+
+@pytest.mark.usefixtures("any_cpu")
+@pytest.mark.parametrize("blocks", range(2, TEXT_POSITIONS // CACHE_STEP + 1))
+def test_a_text_attends_the_same_however_far_its_batch_mates_have_come(blocks: int) -> None:
+    q, k, v = torch.randn(20, 8, 1, 64), *torch.randn(2, 20, 8, blocks * CACHE_STEP, 64).bfloat16()
+    last = torch.randint(CACHE_STEP, (20, 1, 1, 1))
+
+    def attended(rows: int, span: int) -> torch.Tensor:
+        return attend(q[:rows], k[:rows, :, :span], v[:rows, :, :span], torch.arange(span) <= last[:rows])
+
+    alone = attended(20, CACHE_STEP)
+    for rows in (1, 7, 20):
+        assert torch.equal(attended(rows, blocks * CACHE_STEP), alone[:rows])
 
 
 @pytest.mark.usefixtures("any_cpu")
