@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pipeline.whisper.locate import locate
 from pipeline.whisper.model import Dims, Whisper
+from pipeline.whisper.padding import Thinned, apart
 from pipeline.whisper.rules import Rules
 from pipeline.whisper.search import Beam, Candidate, Draw, Greedy, Lines, Sampling, Search, likeliest
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
@@ -85,19 +87,20 @@ def decoded(
     steps: int,
     *,
     stride: int = 1,
+    orders: Callable[[int], Order[int]] | None = None,
 ) -> dict[int, list[list[int]]]:
     """Return what each window says that begins at so many steps: all its lines, when it ends or at last.
 
-    The host looks every `stride` steps.
+    The host looks every `stride` steps. `orders` says what each window is, by its name.
     """
+    orders = orders or (lambda name: order(model, tokens, name))
     slots: Slots[int] = Slots(model, Rules(tokens, CPU), search, len(arrivals), hears=False)
     walk = Steps(model, [slots])
     walk.stride = stride
-    prompt, sot = tokens.prompt("en", "transcribe", [], timestamps=True)
     ended: dict[int, list[list[int]]] = {}
     for step in range(0, steps, stride):
         if late := [name for name, arrival in arrivals.items() if arrival == step]:
-            slots.admit([Order(name, prompt, sot, audio(model, name), DRAW) for name in late])
+            slots.admit([orders(name) for name in late])
         slots.look()
         walk.take()
         slots.give_up(hopeless, EVERY, walk.stride)
@@ -108,10 +111,66 @@ def decoded(
     return ended | {name: [line.tokens for line in slots.candidates(slot)] for slot, name in enumerate(slots.jobs)}
 
 
-def audio(model: Whisper, seed: int) -> torch.Tensor:
-    """Return made-up cross keys and values of a window."""
-    room = model.new_audio(1)[:, :, 0]
-    return torch.randn(room.shape, generator=torch.Generator().manual_seed(seed))
+def order(model: Whisper, tokens: Tokens, seed: int, thinned: Thinned | None = None) -> Order[int]:
+    """Return a window with made-up cross keys and values."""
+    prompt, sot = tokens.prompt("en", "transcribe", [], timestamps=True)
+    layers, two, _, heads, positions, size = model.new_audio(1).shape
+    shape = (layers, two, heads, thinned.positions if thinned else positions, size)
+    return Order(seed, prompt, sot, torch.randn(shape, generator=torch.Generator().manual_seed(seed)), DRAW, thinned)
+
+
+PADDED = (None, Thinned(404), Thinned(204), None, None, Thinned(204), Thinned(204), Thinned(1492))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@torch.inference_mode()
+def test_thinned_windows_are_decoded_as_if_all_their_positions_were_there(
+    model: Whisper, tokens: Tokens, width: int
+) -> None:
+    eot = tokens.layout.eot
+    arrivals = {name: 5 * (name // 3) for name in range(len(PADDED))}  # they end, and move, one after the other
+
+    def spread(name: int) -> Order[int]:
+        padded = PADDED[name]
+        one = order(model, tokens, name, padded)
+        return replace(one, audio=padded.spread(one.audio), thinned=None) if padded else one
+
+    dense, whole = (
+        decoded(
+            model,
+            tokens,
+            Beam(width, 1.0, len(PADDED), eot, MAX_NEW_TOKENS, CPU) if width > 1 else Greedy(eot),
+            arrivals,
+            lambda line, room: len(line) >= 2 * EVERY,
+            60,
+            orders=orders,
+        )
+        for orders in (lambda name: order(model, tokens, name, PADDED[name]), spread)
+    )
+    assert dense == whole
+    assert len({tuple(line) for (line, *_) in dense.values()}) == len(PADDED), "the audio is not listened to"
+
+
+@torch.inference_mode()
+def test_a_window_keeps_its_audio_when_its_slot_moves(model: Whisper, tokens: Tokens) -> None:
+    orders = [order(model, tokens, name, padded) for name, padded in enumerate(PADDED)]
+    slots: Slots[int] = Slots(model, Rules(tokens, CPU), Greedy(tokens.layout.eot), len(orders), hears=False)
+    slots.admit(orders)
+    for slot in (0, 2, 1):
+        slots.release(slot)
+    for slot, name in enumerate(slots.jobs):
+        audio, padded = slots.audio(slot)
+        assert padded == PADDED[name]
+        assert torch.equal(audio, orders[name].audio)
+
+
+def test_neighbours_with_all_positions_attend_together_and_thinned_windows_apart() -> None:
+    thin, other = Thinned(204), Thinned(404)
+    assert apart([]) == []
+    assert apart([None] * 3) == [(slice(0, 3), None)]
+    assert apart([thin, thin, None, None, other, None]) == [
+        (slice(0, 1), thin), (slice(1, 2), thin), (slice(2, 4), None), (slice(4, 5), other), (slice(5, 6), None)
+    ]  # fmt: skip
 
 
 def test_a_line_is_judged_by_its_own_length_whoever_is_beside_it(model: Whisper, tokens: Tokens) -> None:

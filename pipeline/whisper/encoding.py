@@ -33,7 +33,7 @@ class Encoded:
 
     @cached_property
     def audio(self) -> Tensor:
-        """Cross keys and values of all positions, [L, 2, H, A, E]: what texts are decoded with. A look needs none."""
+        """Cross keys and values of all positions, [L, 2, H, A, E]."""
         return self.thinned.spread(self.kv) if self.thinned else self.kv
 
     @property
@@ -119,8 +119,8 @@ class Encoders:
         layout = self.layout
         sot = torch.full((len(mel), 1), layout.sot, device=mel.device)
         cache = self.model.new_cache(len(mel), 1)
-        bias = thinned.bias(kv) if thinned else None
-        (hidden,) = self.model.decoder([Feed(sot, torch.zeros_like(sot), cache, kv, reach=1, bias=bias)])
+        padding = ((slice(None), thinned),)
+        (hidden,) = self.model.decoder([Feed(sot, torch.zeros_like(sot), cache, kv, reach=1, padding=padding)])
         logits = self.model.decoder.logits(hidden[:, 0])  # [N, vocabulary]
         speech = 1 - logits.softmax(1)[:, layout.no_speech, None]
         languages = logits[:, layout.first_language : layout.first_language + layout.languages].softmax(1)
@@ -132,8 +132,8 @@ def _new_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def kept(audio: Tensor) -> Future[Encoded]:
+def kept(kv: Tensor, thinned: Thinned | None) -> Future[Encoded]:
     """Return the encoding of a window that has been decoded before, and whose language is settled."""
     future: Future[Encoded] = Future()
-    future.set_result(Encoded(audio, None, NOTHING, 0))
+    future.set_result(Encoded(kv, thinned, NOTHING, 0))
     return future

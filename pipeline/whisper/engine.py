@@ -279,7 +279,7 @@ class WhisperEngine:
         """Free the slots that have ended; yield their windows, and whether their result stands."""
         for slot in slots.ended():
             window = slots.jobs[slot]
-            encoding = kept(slots.audio(slot))  # first, since it may be too much for the memory
+            encoding = kept(*slots.audio(slot))  # first, since it may be too much for the memory
             best = likeliest(slots.candidates(slot), self.options.length_penalty)
             stands = window.judge(best, slots.no_speech_prob(slot), self.tokens, self.options)
             if not stands or (window.says and self._listens_again(window)):
@@ -356,7 +356,7 @@ class WhisperEngine:
         prompt, sot = self._prompt(window, self._before(window))
         recording, temperature = window.reel.passage.recording_id, self.options.temperatures[len(window.tries)]
         seeds = tuple(_seed(recording, window.origin, temperature, i) for i in range(width))
-        return Order(window, prompt, sot, encoded.audio, Draw(temperature, seeds))
+        return Order(window, prompt, sot, encoded.kv, Draw(temperature, seeds), encoded.thinned)
 
     def _before(self, window: Window) -> list[int]:
         """Return what stands before the window's start of transcript: at most 223 tokens."""

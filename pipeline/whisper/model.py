@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
 from pipeline.whisper.device import Bfloat16, bfloat16, onto
-from pipeline.whisper.padding import AUDIO_POSITIONS, Thinned
+from pipeline.whisper.padding import AUDIO_POSITIONS, WHOLE, Padding, Thinned
 
 TEXT_POSITIONS = 448  # of the decoder
 
@@ -197,7 +197,7 @@ class Feed:
     audio: Tensor  # keys and values of the audio [L, 2, N, H, A or A', E]; R / N candidates of a window share them
     reach: int  # cached positions that cover those of all rows
     queries: list[Tensor] | None = None  # takes the queries to the audio, [N, H, T R / N, E] a layer
-    bias: Tensor | None = None  # of the audio's keys [1, 1, 1, A']: where padding is thinned
+    padding: Padding = WHOLE  # of the windows; where it is thinned and `audio` has all A, it lies dense in its room
 
     def mask(self) -> Tensor:
         """Return which cached positions a token sees, its own and the earlier ones: bool [R, 1, T, S']."""
@@ -225,7 +225,15 @@ class Feed:
         q = torch.unflatten(q, 0, (k.shape[0], -1)).transpose(1, 2)  # [N, H, T R / N, E]
         if self.queries is not None:
             self.queries.append(q)
-        return attend(q, k, v, self.bias).flatten(2).flatten(0, 1)
+        heard = []
+        for windows, thinned in self.padding:
+            keys, values, bias = k[windows], v[windows], None
+            if thinned:
+                if keys.shape[2] > thinned.positions:
+                    keys, values = thinned.dense(keys), thinned.dense(values)
+                bias = thinned.bias(keys)
+            heard.append(attend(q[windows], keys, values, bias))
+        return _joined(heard).flatten(2).flatten(0, 1)
 
 
 class DecoderLayer(nn.Module):
@@ -394,7 +402,13 @@ class Whisper(nn.Module):
         shape = (dims.decoder_layers, 2, windows, dims.heads, AUDIO_POSITIONS, dims.width // dims.heads)
         return torch.zeros(shape, dtype=self.audio_dtype, device=self.device)
 
-    def feed(self, texts: Sequence[Sequence[int]], audio: Tensor, queries: list[Tensor] | None = None) -> Feed:
+    def feed(
+        self,
+        texts: Sequence[Sequence[int]],
+        audio: Tensor,
+        queries: list[Tensor] | None = None,
+        padding: Padding = WHOLE,
+    ) -> Feed:
         """Return whole texts from the first position on, beside the `audio` [L, 2, N, H, A, E] of each, or of all.
 
         Behind the shorter ones stand zeros, which none of their own tokens sees.
@@ -405,7 +419,7 @@ class Whisper(nn.Module):
             tokens[row, : len(text)] = torch.tensor(text)
         positions = torch.arange(longest, device=self.device).expand(len(texts), -1)
         cache = self.new_cache(len(texts), CACHE_STEP * math.ceil(longest / CACHE_STEP))
-        return Feed(onto(self.device, tokens), positions, cache, audio, longest, queries)
+        return Feed(onto(self.device, tokens), positions, cache, audio, longest, queries, padding)
 
     def new_cache(self, rows: int, positions: int = TEXT_POSITIONS) -> Tensor:
         """Return an empty cache for `rows` rows: zeros [L, 2, R, H, S, E]."""

@@ -9,8 +9,10 @@ Knows where the audio ends; no weights, no text.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -48,13 +50,47 @@ class Thinned:
         """Which positions are encoded: int64 [A']; those of padding are the middle of what they stand for."""
         return torch.cat([torch.arange(self.heard), torch.arange(self.heard + STRIDE // 2, AUDIO_POSITIONS, STRIDE)])
 
+    @property
+    def positions(self) -> int:
+        """How many are encoded."""
+        return self.heard + (AUDIO_POSITIONS - self.heard) // STRIDE
+
     def bias(self, like: Tensor) -> Tensor:
         """Return what is added to the scores of the keys: [1, 1, 1, A'], in the number format of `like`, beside it."""
-        bias = like.new_zeros(1, 1, 1, len(self.places))
-        bias[..., self.heard :] = math.log(STRIDE)
-        return bias
+        return _bias(self.heard, self.positions, like.dtype, like.device)
+
+    def dense(self, room: Tensor) -> Tensor:
+        """Return the view [..., H, A', E] of the first numbers of [..., H, 1500, E], one behind the other there."""
+        *_, heads, _, size = room.shape
+        dense = room.flatten(-3)[..., : heads * self.positions * size]
+        return torch.unflatten(dense, -1, (heads, self.positions, size))
 
     def spread(self, audio: Tensor) -> Tensor:
         """Give each position its keys and values: [..., A', E] -> [..., 1500, E]."""
         heard, padding = audio[..., : self.heard, :], audio[..., self.heard :, :]
         return torch.cat([heard, padding.repeat_interleave(STRIDE, -2)], -2)
+
+
+@lru_cache
+def _bias(heard: int, positions: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    bias = torch.zeros(1, 1, 1, positions, dtype=dtype, device=device)
+    bias[..., heard:] = math.log(STRIDE)
+    return bias
+
+
+Padding = Sequence[tuple[slice, Thinned | None]]  # windows that attend together, and how their padding is thinned
+WHOLE: Padding = ((slice(None), None),)
+
+
+def apart(windows: Sequence[Thinned | None]) -> Padding:
+    """Return which windows of some that have room for all positions attend together.
+
+    Those with all positions do, where they are neighbours; of thinned ones each lies dense in its room, for itself.
+    """
+    parts, at = [], 0
+    for one, alike in groupby(windows):
+        count = len(list(alike))
+        step = 1 if one else count
+        parts += [(slice(start, start + step), one) for start in range(at, at + count, step)]
+        at += count
+    return parts

@@ -17,6 +17,7 @@ from torch.nn.attention import sdpa_kernel
 
 from pipeline.whisper.device import Arriving, onto
 from pipeline.whisper.model import ANY_SHAPE, TEXT_POSITIONS, Feed, Whisper, wide
+from pipeline.whisper.padding import Thinned, apart
 from pipeline.whisper.rules import NEVER, Rules
 from pipeline.whisper.search import Candidate, Choice, Draw, Lines, Search
 from pipeline.whisper.tokens import Layout
@@ -33,8 +34,9 @@ class Order(Generic[Job]):
     job: Job
     prompt: list[int]
     sot: int  # index of start-of-transcript in the prompt
-    audio: Tensor  # cross keys and values [L, 2, H, A, E]
+    audio: Tensor  # cross keys and values [L, 2, H, A', E]
     draw: Draw = field(default_factory=Draw)
+    thinned: Thinned | None = None  # how the padding of the audio is
 
 
 class Sight:
@@ -72,9 +74,10 @@ class Slots(Generic[Job]):
         self.capacity, self.width = capacity, search.width
         self.jobs: list[Job] = []  # of the busy slots
         self._fed: list[int] = []  # positions in the caches of the busy slots
+        self._thinned: list[Thinned | None] = []  # how the padding of their windows is
         device = model.device
         rows = capacity * self.width
-        self._audio = model.new_audio(capacity)  # [L, 2, N, H, A, E]
+        self._audio = model.new_audio(capacity)  # [L, 2, N, H, A, E]; a thinned window's lies dense in its room
         self._cache = model.new_cache(rows)  # [L, 2, R, H, S, E]
         self._tokens = torch.full((rows, MAX_NEW_TOKENS + 1), self.layout.eot, device=device)  # chosen ones
         self._heard = torch.zeros(rows, MAX_NEW_TOKENS + 1, device=device)  # what each was worth before the rules
@@ -100,8 +103,9 @@ class Slots(Generic[Job]):
         rows = slice(begin * self.width, end * self.width)
         self.jobs += [order.job for order in orders]
         self._fed += [len(order.prompt) for order in orders]
+        self._thinned += [order.thinned for order in orders]
         for slot, order in zip(range(begin, end), orders, strict=True):
-            wide(self._audio[:, :, slot]).copy_(wide(order.audio))
+            wide(self._room(slot, order.thinned)).copy_(wide(order.audio))
         batch = self.model.batch
         read = [self._read_prompts(orders[at : at + batch], begin + at) for at in range(0, len(orders), batch)]
         hidden_last, hidden_sot = (torch.cat(some) for some in zip(*read, strict=True))
@@ -133,7 +137,8 @@ class Slots(Generic[Job]):
         rows = slice(0, count * self.width)
         newest = self._tokens[rows].gather(1, (self._history.count[rows, None] - 1).clamp(min=0))  # [R, 1]
         position = self._position[rows, None].clamp(max=TEXT_POSITIONS - 1)  # rows that are done may stand beyond
-        return Feed(newest, position, self._cache[:, :, rows], self._audio[:, :, :count], reach)
+        padding = apart([*self._thinned, *[None] * (count - self.busy)])
+        return Feed(newest, position, self._cache[:, :, rows], self._audio[:, :, :count], reach, padding=padding)
 
     def choose(self, logits: Tensor, reach: int) -> None:
         """Choose the next token of each row of the first slots by its logits [R, vocabulary]."""
@@ -175,16 +180,18 @@ class Slots(Generic[Job]):
         """Return the probability of the no-speech token where the transcript of a slot's window starts."""
         return float(self._sight.no_speech[slot])
 
-    def audio(self, slot: int) -> Tensor:
-        """Return a copy of the slot's cross keys and values, for another try."""
-        return wide(self._audio[:, :, slot]).clone().view(self._audio.dtype)
+    def audio(self, slot: int) -> tuple[Tensor, Thinned | None]:
+        """Return a copy of the slot's cross keys and values [L, 2, H, A', E], and how their padding is thinned."""
+        thinned = self._thinned[slot]
+        return wide(self._room(slot, thinned)).clone().view(self._audio.dtype), thinned
 
     def release(self, slot: int) -> None:
         """Free `slot`; the last busy slot moves into it."""
         self._move(self.busy - 1, slot)
-        self.jobs[slot], self._fed[slot] = self.jobs[-1], self._fed[-1]
+        self.jobs[slot], self._fed[slot], self._thinned[slot] = self.jobs[-1], self._fed[-1], self._thinned[-1]
         self.jobs.pop()
         self._fed.pop()
+        self._thinned.pop()
         self._done[self.busy * self.width : (self.busy + 1) * self.width] = True
 
     @sdpa_kernel(ANY_SHAPE)
@@ -192,7 +199,8 @@ class Slots(Generic[Job]):
         """Fill the caches of the new slots with their prompts; return the hidden states [n, D] of last and SOT."""
         device, count = self._done.device, len(orders)
         # Behind shorter prompts stands padding, whose cache entries their own tokens overwrite before they are seen.
-        feed = self.model.feed([order.prompt for order in orders], self._audio[:, :, begin : begin + count])
+        audio, padding = self._audio[:, :, begin : begin + count], apart([order.thinned for order in orders])
+        feed = self.model.feed([order.prompt for order in orders], audio, padding=padding)
         (hidden,) = self.model.decoder([feed])  # [n, P, D]
         rows = slice(begin * self.width, (begin + count) * self.width)
         read = feed.cache[..., : feed.reach, :].repeat_interleave(self.width, 2)
@@ -254,13 +262,19 @@ class Slots(Generic[Job]):
         a = slice(source * self.width, (source + 1) * self.width)
         b = slice(target * self.width, (target + 1) * self.width)
         reach = self._fed[source]
-        wide(self._audio[:, :, target]).copy_(wide(self._audio[:, :, source]))
+        thinned = self._thinned[source]
+        wide(self._room(target, thinned)).copy_(wide(self._room(source, thinned)))
         wide(self._cache[:, :, b, :, :reach]).copy_(wide(self._cache[:, :, a, :, :reach]))
         self._no_speech[target] = self._no_speech[source]
         for state in (self._tokens, self._heard, self._position, self._limit, self._logprob, self._done):
             state[b] = state[a]
         self._history[b] = self._history[a]
         self.search.move(source, target)
+
+    def _room(self, slot: int, thinned: Thinned | None) -> Tensor:
+        """Return the view of the slot's cross keys and values, [L, 2, H, A', E]."""
+        room = self._audio[:, :, slot]
+        return thinned.dense(room) if thinned else room
 
     def _lines(self, rows: slice) -> Lines:
         """Return views of the rows' state."""
