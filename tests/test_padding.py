@@ -10,7 +10,7 @@ from speech_examples import LANGUAGES, answers, clip, passage
 
 from pipeline.types import SAMPLE_RATE
 from pipeline.whisper import mel as audio
-from pipeline.whisper.encoding import Encoded, Encoders
+from pipeline.whisper.encoding import NOTHING, Encoded, Encoders
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.model import Dims, Encoder, Feed
 from pipeline.whisper.options import WhisperOptions
@@ -86,6 +86,16 @@ def test_the_first_step_hears_thinned_keys_as_it_hears_all(engine: WhisperEngine
     first = engine.tokens.layout.first_language
     languages = logits[first : first + len(thinned.languages)].softmax(0)
     torch.testing.assert_close(torch.tensor(thinned.languages), languages, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("seconds", "alone"), [(1, True), (15, True), (20, False), (28, False), (30, False)])
+def test_steps_listen_to_short_windows_as_they_are_and_to_long_ones_whole(seconds: int, *, alone: bool) -> None:
+    thinned = Thinned.behind(seconds * SECOND)
+    positions = thinned.positions if thinned else AUDIO_POSITIONS
+    encoded = Encoded(torch.randn(1, 2, 2, positions, 4), thinned, NOTHING, 0)
+    kv, padded = encoded.quickest
+    assert padded == (thinned if alone else None)
+    assert torch.equal(kv, encoded.kv if alone else encoded.audio)
 
 
 def heard(engine: WhisperEngine, mel: torch.Tensor, grain: int) -> Encoded:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline.whisper.encoding import kept
 from pipeline.whisper.locate import locate
 from pipeline.whisper.model import Dims, Whisper
 from pipeline.whisper.padding import Thinned, apart
@@ -159,9 +160,11 @@ def test_a_window_keeps_its_audio_when_its_slot_moves(model: Whisper, tokens: To
     for slot in (0, 2, 1):
         slots.release(slot)
     for slot, name in enumerate(slots.jobs):
-        audio, padded = slots.audio(slot)
-        assert padded == PADDED[name]
-        assert torch.equal(audio, orders[name].audio)
+        padded = PADDED[name]
+        again = kept(*slots.audio(slot)).result()
+        assert again.thinned == padded
+        assert torch.equal(again.kv, orders[name].audio)
+        assert torch.equal(again.audio, padded.spread(again.kv) if padded else again.kv)
 
 
 def test_neighbours_with_all_positions_attend_together_and_thinned_windows_apart() -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from pipeline.whisper.device import Arriving, settle_thread
 from pipeline.whisper.model import Feed, Whisper
-from pipeline.whisper.padding import Thinned
+from pipeline.whisper.padding import FEW_POSITIONS, Thinned
 from pipeline.whisper.tokens import Layout
 
 CPU = torch.device("cpu")
@@ -31,10 +30,16 @@ class Encoded:
     scores: Arriving  # of its batch: [N, 1 + languages]
     row: int  # its own in them
 
-    @cached_property
+    @property
     def audio(self) -> Tensor:
         """Cross keys and values of all positions, [L, 2, H, A, E]."""
         return self.thinned.spread(self.kv) if self.thinned else self.kv
+
+    @property
+    def quickest(self) -> tuple[Tensor, Thinned | None]:
+        """Cross keys and values as steps take the least time with them, [L, 2, H, A', E], and how these are thinned."""
+        many = self.thinned and self.thinned.positions > FEW_POSITIONS
+        return (self.audio, None) if many else (self.kv, self.thinned)
 
     @property
     def there(self) -> bool:

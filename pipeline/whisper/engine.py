@@ -142,7 +142,7 @@ class WhisperEngine:
     @property
     def batch(self) -> int:
         """Windows that are encoded at once."""
-        return min(self.model.batch, self.slots)
+        return memory.batch(self.model, self.slots)
 
     @property
     def ahead(self) -> int:
@@ -356,7 +356,8 @@ class WhisperEngine:
         prompt, sot = self._prompt(window, self._before(window))
         recording, temperature = window.reel.passage.recording_id, self.options.temperatures[len(window.tries)]
         seeds = tuple(_seed(recording, window.origin, temperature, i) for i in range(width))
-        return Order(window, prompt, sot, encoded.kv, Draw(temperature, seeds), encoded.thinned)
+        audio, thinned = encoded.quickest
+        return Order(window, prompt, sot, audio, Draw(temperature, seeds), thinned)
 
     def _before(self, window: Window) -> list[int]:
         """Return what stands before the window's start of transcript: at most 223 tokens."""

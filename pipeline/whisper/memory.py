@@ -1,6 +1,6 @@
 """How many windows are decoded at once, and how many are encoded ahead of them: what the memory has room for.
 
-Arithmetic alone: allocates nothing, and knows no windows.
+Allocates nothing, and knows no windows.
 """
 
 from __future__ import annotations
@@ -36,15 +36,20 @@ def slots(model: Whisper, options: WhisperOptions) -> int:
     return max(1, min(GPU_SLOTS, fitting(SHARE * free_memory(model.device), slot, beside, model.batch)))
 
 
-def ahead(model: Whisper, taken: int, *, threaded: bool) -> int:
-    """Return how many windows are encoded, or wait for it, while all of the slots that were `taken` are busy.
+def batch(model: Whisper, capacity: int) -> int:
+    """Return how many windows are encoded at once for so many slots."""
+    return min(model.batch, capacity)
+
+
+def ahead(model: Whisper, capacity: int, *, threaded: bool) -> int:
+    """Return how many windows are encoded, or wait for it, while all of so many slots are busy.
 
     Where threads encode, as many as there are slots, if half of CPU_ROOM holds them: else about half of the slots would
     stand empty meanwhile.
     """
     if not threaded:
-        return AHEAD * min(model.batch, taken)
-    return min(taken, max(AHEAD, int(CPU_ROOM / 2 / model.bytes_of_audio)))
+        return AHEAD * batch(model, capacity)
+    return min(capacity, max(AHEAD, int(CPU_ROOM / 2 / model.bytes_of_audio)))
 
 
 def fitting(room: float, slot: float, beside: float, batch: int) -> int:

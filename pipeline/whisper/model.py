@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import torch
@@ -30,10 +31,11 @@ CACHE_STEP = 64
 # And whole texts attend one by one: in half precision attention takes another path where the longest is long.
 GPU_BATCH = 16  # windows; on a GPU rows do depend on their batch mates, in the last digits
 
-# Of attention to keys of bfloat16 on a CPU, whatever the model's format is:
-PLAIN = {Bfloat16.TILES: 0, Bfloat16.VECTORS: math.inf, Bfloat16.CONVERTED: 1}  # most queries for plain products
-FEW = 64  # queries of which all heads are multiplied at once
-MANY = 1000  # positions from which on the encoder gains by it
+# Of attention to keys of bfloat16 on a CPU, whatever the model's format is. Most queries for which plain products are
+# quicker than torch's kernel, which takes five times as long for one of them without tiles, up to twice for several:
+PLAIN = {Bfloat16.TILES: 0, Bfloat16.VECTORS: math.inf, Bfloat16.CONVERTED: 1}
+FEW = 64  # queries of which plain products take all heads at once
+MANY = 1000  # positions from which on an encoder of float32 gains by rounding to it, where it is multiplied in vectors
 QUERIES = 500  # whose scores of all keys a core's cache holds
 
 # Of what computes attention, cuDNN is the quickest for a shape that recurs, but makes a plan for each new one: 2.4 ms
@@ -137,7 +139,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return heard.transpose(1, 2).to(q.dtype)
 
 
-# Plain products: as PLAIN says, where torch's kernel takes five times as long for one query, up to twice for some.
 def _attend_together(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """See `attend`, all heads at once."""
     scores = ((q * q.shape[-1] ** -0.5).to(k.dtype) @ k.transpose(2, 3)).float()  # [R, H, T, S]
@@ -197,12 +198,16 @@ class Feed:
     audio: Tensor  # keys and values of the audio [L, 2, N, H, A or A', E]; R / N candidates of a window share them
     reach: int  # cached positions that cover those of all rows
     queries: list[Tensor] | None = None  # takes the queries to the audio, [N, H, T R / N, E] a layer
-    padding: Padding = WHOLE  # of the windows; where it is thinned and `audio` has all A, it lies dense in its room
+    padding: Padding = WHOLE  # of the windows
 
     def mask(self) -> Tensor:
         """Return which cached positions a token sees, its own and the earlier ones: bool [R, 1, T, S']."""
         span = min(self.cache.shape[4], CACHE_STEP * math.ceil(self.reach / CACHE_STEP))
         return torch.arange(span, device=self.positions.device) <= self.positions[:, None, :, None]
+
+    @cached_property
+    def _biases(self) -> list[Tensor | None]:
+        return [thinned.bias(self.audio) if thinned else None for _, thinned in self.padding]
 
     def remember(self, layer: int, qkv: Tensor, mask: Tensor) -> Tensor:
         """Attend to the text. qkv [R T, 3, H, E] -> [R T, D]."""
@@ -226,12 +231,10 @@ class Feed:
         if self.queries is not None:
             self.queries.append(q)
         heard = []
-        for windows, thinned in self.padding:
-            keys, values, bias = k[windows], v[windows], None
-            if thinned:
-                if keys.shape[2] > thinned.positions:
-                    keys, values = thinned.dense(keys), thinned.dense(values)
-                bias = thinned.bias(keys)
+        for (windows, thinned), bias in zip(self.padding, self._biases, strict=True):
+            keys, values = k[windows], v[windows]
+            if thinned and keys.shape[2] > thinned.positions:  # a slot's room
+                keys, values = thinned.dense(keys), thinned.dense(values)
             heard.append(attend(q[windows], keys, values, bias))
         return _joined(heard).flatten(2).flatten(0, 1)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -22,6 +22,8 @@ from pipeline.whisper.mel import WINDOW_FRAMES
 AUDIO_POSITIONS = WINDOW_FRAMES // 2  # of the encoder: 50 a second
 STRIDE = 8
 MARGIN = 50  # positions behind the audio that are encoded one by one
+# Up to so many positions a window that attends by itself takes less time than beside others that attend to all 1500.
+FEW_POSITIONS = 1000
 FRAMES_BEHIND = 4  # that the convolutions need to tell the first position that is thinned
 
 
@@ -57,25 +59,20 @@ class Thinned:
 
     def bias(self, like: Tensor) -> Tensor:
         """Return what is added to the scores of the keys: [1, 1, 1, A'], in the number format of `like`, beside it."""
-        return _bias(self.heard, self.positions, like.dtype, like.device)
+        bias = like.new_zeros(1, 1, 1, self.positions)
+        bias[..., self.heard :] = math.log(STRIDE)
+        return bias
 
     def dense(self, room: Tensor) -> Tensor:
         """Return the view [..., H, A', E] of the first numbers of [..., H, 1500, E], one behind the other there."""
-        *_, heads, _, size = room.shape
-        dense = room.flatten(-3)[..., : heads * self.positions * size]
+        *before, heads, _, size = room.shape
+        dense = room.view(*before, -1)[..., : heads * self.positions * size]
         return torch.unflatten(dense, -1, (heads, self.positions, size))
 
     def spread(self, audio: Tensor) -> Tensor:
         """Give each position its keys and values: [..., A', E] -> [..., 1500, E]."""
         heard, padding = audio[..., : self.heard, :], audio[..., self.heard :, :]
         return torch.cat([heard, padding.repeat_interleave(STRIDE, -2)], -2)
-
-
-@lru_cache
-def _bias(heard: int, positions: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    bias = torch.zeros(1, 1, 1, positions, dtype=dtype, device=device)
-    bias[..., heard:] = math.log(STRIDE)
-    return bias
 
 
 Padding = Sequence[tuple[slice, Thinned | None]]  # windows that attend together, and how their padding is thinned

@@ -137,7 +137,7 @@ class Slots(Generic[Job]):
         rows = slice(0, count * self.width)
         newest = self._tokens[rows].gather(1, (self._history.count[rows, None] - 1).clamp(min=0))  # [R, 1]
         position = self._position[rows, None].clamp(max=TEXT_POSITIONS - 1)  # rows that are done may stand beyond
-        padding = apart([*self._thinned, *[None] * (count - self.busy)])
+        padding = apart([*self._thinned, *[None] * (count - self.busy)])  # a GPU, which records steps, thins none
         return Feed(newest, position, self._cache[:, :, rows], self._audio[:, :, :count], reach, padding=padding)
 
     def choose(self, logits: Tensor, reach: int) -> None:
