@@ -1,6 +1,7 @@
 # make demo      transcribe the examples
 # make test      set up, lint, check types, run the tests that take minutes
-# make test-all  the slow tests too
+# make slow      the tests that take longer
+# make test-all  both
 # make docs      write the generated parts of docs/ anew
 #
 # Needs make, a POSIX shell and Python 3.11 to 3.14. Everything goes into .venv; PYTHON=... names another Python.
@@ -16,7 +17,7 @@ TESTERS = 2
 AZURITE = 3.37.0
 CHROMIUM = 153.0.0
 
-.PHONY: setup demo test fast test-all lint style types docs clean
+.PHONY: setup demo test fast slow test-all lint style types docs clean
 
 setup: .venv/dev.stamp .venv/npm.stamp
 
@@ -48,11 +49,15 @@ demo: .venv/demo.stamp
 test: style .venv/npm.stamp
 	$(MAKE) -j 2 types fast
 
-fast: .venv/npm.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n $(TESTERS) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
-test-all: lint .venv/npm.stamp
-	$(BIN)/python -m pytest
+fast: .venv/npm.stamp
+	$(PYTEST) -m 'not slow'
+
+slow: .venv/npm.stamp
+	$(PYTEST) -m slow
+
+test-all: test slow
 
 lint: style types
 
