@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend
 
 from pipeline.whisper.device import Bfloat16, bfloat16, onto
 from pipeline.whisper.padding import AUDIO_POSITIONS, WHOLE, Padding, Thinned
+from pipeline.whisper.tiles import vacate
 
 TEXT_POSITIONS = 448  # of the decoder
 
@@ -98,9 +99,11 @@ class SelfAttention(nn.Module):
         qkv: Tensor = self.qkv(self.norm(x))
         return torch.unflatten(qkv, -1, (3, self.heads, -1))
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]."""
+    def forward(self, x: Tensor, bias: Tensor | None = None, count: int | None = None) -> Tensor:
+        """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]; without bias only `count` positions are real."""
         q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A', E]
+        if bias is None and count is not None:
+            vacate(k, v, count)
         heard = (attend_rounded if self.rounded and x.shape[1] >= MANY else attend)(q, k, v, bias)
         return self.out(heard.flatten(2))  # type: ignore[no-any-return]
 
@@ -182,9 +185,9 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(width, heads)
         self.mlp = Feedforward(width)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]."""
-        x = x + self.attention(x, bias)
+    def forward(self, x: Tensor, bias: Tensor | None = None, count: int | None = None) -> Tensor:
+        """See `SelfAttention`."""
+        x = x + self.attention(x, bias, count)
         return x + self.mlp(x)  # type: ignore[no-any-return]
 
 
@@ -292,6 +295,8 @@ class Convolution(nn.Conv1d):
 class Encoder(nn.Module):
     """Two convolutions (the second halves the rate), sinusoids, layers, norm."""
 
+    multiple = 1  # positions are filled up to a multiple of so many
+
     def __init__(self, dims: Dims) -> None:
         super().__init__()
         self.conv1 = Convolution(dims.mel_bands, dims.width)
@@ -308,9 +313,13 @@ class Encoder(nn.Module):
             places = thinned.places.to(mel.device)
             x = self._convolved(mel[..., : thinned.frames])[:, places.clamp(max=thinned.heard)] + self.positions[places]
             bias = thinned.bias(x)
+        count, more = x.shape[1], -x.shape[1] % self.multiple
+        if more:
+            x = F.pad(x, (0, 0, 0, more))
+            bias = None if bias is None else F.pad(bias, (0, more), value=-math.inf)
         for layer in self.layers:
-            x = layer(x, bias)
-        return self.norm(x)  # type: ignore[no-any-return]
+            x = layer(x, bias, count if more else None)
+        return self.norm(x[:, :count])  # type: ignore[no-any-return]
 
     def _convolved(self, mel: Tensor) -> Tensor:
         """mel [N, bands, T] -> [N, T / 2, D]."""

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from pipeline.whisper.device import Bfloat16, bfloat16
 from pipeline.whisper.model import Linear, Whisper
+from pipeline.whisper.padding import AUDIO_POSITIONS
+from pipeline.whisper.tiles import SCORES, TiledLinear
 
 LARGEST = 127  # codes are symmetric
 ZERO = 128  # the activations' code for zero
@@ -68,21 +70,24 @@ def quantise(model: Whisper) -> Whisper:
     """Give a float32 model int8 weights, in place.
 
     The decoder reads few rows at a time and is bound by reading its weights: int8, with fine activations. The encoder
-    and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX), int8
-    with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values are kept in it,
+    and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX, see
+    `tiles`), int8 with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values are kept in it,
     and where the CPU multiplies it in vectors and not in tiles, the encoder attends to long stretches and computes its
     second convolution in it; the first one's input, the spectrogram, has more to lose.
     """
     tiles = bfloat16() is Bfloat16.TILES
+    if tiles:
+        model.encoder.bfloat16()
+        model.encoder.multiple = SCORES
+        for layer in model.decoder.layers:
+            layer.cross.kv.bfloat16()  # type: ignore[union-attr]
     for name, module in list(model.named_modules()):
         for child_name, child in list(module.named_children()):
             reads_audio = name.startswith("encoder") or child_name == "kv"
-            if isinstance(child, Linear) and not (reads_audio and tiles):
-                setattr(module, child_name, Int8Linear(child, fine=not reads_audio))
-    if tiles:
-        model.encoder.bfloat16()
-        for layer in model.decoder.layers:
-            layer.cross.kv.bfloat16()  # type: ignore[union-attr]
+            if isinstance(child, Linear):
+                tiled = reads_audio and tiles
+                taken = TiledLinear(child, AUDIO_POSITIONS) if tiled else Int8Linear(child, fine=not reads_audio)
+                setattr(module, child_name, taken)
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         model.decoder.audio_dtype = torch.bfloat16
     if bfloat16() is Bfloat16.VECTORS:
