@@ -30,7 +30,7 @@ ROWS: list[list[set[str]]] = [
         },
         {"pipeline.decode", "pipeline.headers", "pipeline.ffmpeg_log", "pipeline.ffmpeg_process", "pipeline.selection"},
         {"pipeline.ranges"},
-        {"pipeline.speech", "pipeline.sound", "pipeline.edges"},
+        {"pipeline.speech", "pipeline.speech_network", "pipeline.sound", "pipeline.edges"},
         {"pipeline.clips", "pipeline.gates"},
         {"pipeline.dedup"},
         {"pipeline.passages"},

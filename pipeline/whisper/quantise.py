@@ -71,9 +71,9 @@ def quantise(model: Whisper) -> Whisper:
 
     The decoder reads few rows at a time and is bound by reading its weights: int8, with fine activations. The encoder
     and the audio's keys and values are bound by arithmetic: bfloat16 where the CPU multiplies it in tiles (AMX, see
-    `tiles`), int8 with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values are kept in it,
-    and where the CPU multiplies it in vectors and not in tiles, the encoder attends to long stretches and computes its
-    second convolution in it; the first one's input, the spectrogram, has more to lose.
+    `tiles`), int8 with one number an activation elsewhere. Where oneDNN computes with bfloat16, those keys and values
+    are kept in it, and where the CPU multiplies it in vectors and not in tiles, the encoder attends to long stretches
+    and computes its second convolution in it; the first one's input, the spectrogram, has more to lose.
     """
     tiles = bfloat16() is Bfloat16.TILES
     if tiles:
