@@ -14,7 +14,7 @@ from pipeline.whisper.locate import locate
 from pipeline.whisper.model import Dims, Whisper
 from pipeline.whisper.padding import Thinned, apart
 from pipeline.whisper.rules import Rules
-from pipeline.whisper.search import Beam, Candidate, Draw, Greedy, Lines, Sampling, Search, likeliest
+from pipeline.whisper.search import Beam, Candidate, Draw, Greedy, Lines, Sampling, Search, _largest, likeliest
 from pipeline.whisper.slots import MAX_NEW_TOKENS, Order, Slots
 from pipeline.whisper.steps import Steps
 from pipeline.whisper.tokens import Tokens
@@ -228,3 +228,15 @@ def test_samples_of_a_window_end_together(model: Whisper, tokens: Tokens) -> Non
     assert free[0] != free[1]
     assert sampled(lambda line, room: line == free[0][: len(line)]) == free
     assert [len(line) for line in sampled(lambda line, room: True)] == [EVERY, EVERY]
+
+
+@pytest.mark.parametrize("vocabulary", [5, 64, 300, 51865])
+@pytest.mark.parametrize("closed", [0.0, 0.9, 0.999])
+def test_the_likeliest_are_those_of_a_sort(vocabulary: int, closed: float) -> None:
+    torch.manual_seed(7)
+    logits = torch.randn(9, vocabulary)
+    logits.masked_fill_(torch.rand(9, vocabulary) < closed, -torch.inf)
+    values, tokens = _largest(logits, 5)
+    assert torch.equal(values, logits.sort(descending=True).values[:, :5])
+    assert torch.equal(logits.gather(1, tokens), values)
+    assert all(len(set(row)) == 5 for row in tokens.tolist())

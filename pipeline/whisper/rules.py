@@ -87,14 +87,16 @@ class Rules:
         text, times = logits[:, :first], logits[:, first:]  # views
         # A transcript starts with a timestamp. After text and one timestamp comes its twin or the end.
         twin_due = history.last_is_time & ~history.time_may_not_follow
-        text[:, :eot].add_(_closing(twin_due))
+        words, marks = text[:, :eot], text[:, eot:]  # marks: the end of text and what rules the task
         ids = torch.arange(first, first + times.shape[1], device=logits.device)
         latest = torch.where(start, self._latest_first, first + times.shape[1])
         closed = (ids < history.earliest[:, None]) | (ids > latest[:, None]) | history.time_may_not_follow[:, None]
         times.masked_fill_(closed, NEVER)
         # When the timestamps together are likelier than any other token, a timestamp comes.
-        time_due = times.logsumexp(1) > text.amax(1)
-        text.add_(_closing(start | time_due))
+        likeliest = marks.amax(1).maximum(words.amax(1).masked_fill_(twin_due, NEVER))
+        time_due = times.logsumexp(1) > likeliest
+        words.add_(_closing(start | time_due | twin_due))  # once: most of the vocabulary
+        marks.add_(_closing(start | time_due))
 
     def follow(self, history: History, token: Tensor) -> History:
         """Return the history after `token` [R] was taken."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.whisper.device import onto
@@ -243,11 +242,14 @@ def likeliest(candidates: Sequence[Candidate], length_penalty: float | None) -> 
 
 
 def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return what `logits.topk(count)` returns, five times as fast: only the blocks with the largest maxima count."""
-    blocks = F.pad(logits, (0, -logits.shape[1] % BLOCK), value=-torch.inf).view(len(logits), -1, BLOCK)
-    held = blocks.amax(2).topk(count).indices  # [R, count]
-    values, place = blocks.gather(1, held[..., None].expand(-1, -1, BLOCK)).flatten(1).topk(count)
-    return values, held.gather(1, place // BLOCK) * BLOCK + place % BLOCK
+    """Return what `logits.topk(count)` returns, in a quarter of the time: of the blocks with the largest maxima."""
+    ids = torch.arange(logits.shape[1], device=logits.device)
+    whole = len(ids) // BLOCK * BLOCK  # those behind are looked at one by one: to fill up a block would copy all
+    blocks, ids_of = torch.unflatten(logits[:, :whole], 1, (-1, BLOCK)), ids[:whole].view(-1, BLOCK)
+    held = blocks.amax(2).topk(min(count, len(ids_of))).indices  # [R, count]
+    looked_at = torch.cat([ids_of[held].flatten(1), ids[whole:].expand(len(logits), -1)], 1)
+    values, place = logits.gather(1, looked_at).topk(count)
+    return values, looked_at.gather(1, place)
 
 
 def _advance(token: Tensor, logprob: Tensor, lines: Lines, eot: int) -> Choice:
