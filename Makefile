@@ -14,6 +14,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 OUT = out/demo
 # Test files at a time, each with a core; they may take 3 GB each.
 TESTERS = 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 AZURITE = 3.37.0
 CHROMIUM = 153.0.0
 
@@ -49,15 +50,14 @@ demo: .venv/demo.stamp
 test: style .venv/npm.stamp
 	$(MAKE) -j 2 types fast
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
-
 fast: .venv/npm.stamp
 	$(PYTEST) -m 'not slow'
 
 slow: .venv/npm.stamp
 	$(PYTEST) -m slow
 
-test-all: test slow
+test-all: test
+	$(MAKE) slow
 
 lint: style types
 

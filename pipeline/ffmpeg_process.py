@@ -88,9 +88,8 @@ def command_line(
     only = {"af": f"pan=mono|c0=c{selection.channel}"} if selection.channel is not None else {}
     if sought:
         only["ss"] = str(RUN_UP_S)  # by the audio's own times: at times the first frame after a jump does not come
-    # Not flushed: a frame at a time, each would wake who reads it.
     target = source[f"a:{selection.track}"].output(
-        "pipe:1", format="s16le", flush_packets=0, acodec="pcm_s16le", ac=1, ar=rate, vn=None, sn=None, dn=None, **only
+        "pipe:1", format="s16le", acodec="pcm_s16le", ac=1, ar=rate, vn=None, sn=None, dn=None, **only
     )
     program = [find_ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOGLEVEL]
     command = list(target.compile(cmd=program))

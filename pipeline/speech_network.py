@@ -13,8 +13,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-# SHA-256 of the nodes that are replaced. A file with others is left as it is: slower, but not wrong.
-DIGEST = "318ce1594605bf3d74698789419f06149fe93c7ca6f696da9eb9ddb856aee659"
+from pipeline.errors import UserError
+
+HINT = "pip install --force-reinstall --no-deps 'silero-vad>=6.2.3,<7'"
+
+# Of the nodes that are replaced. A file with others is left as it is: slower, but not wrong.
+DIGEST = "edf73876f2252c833dc8fb887f2842f5a807723add7ebfb017be4a03a9550b77"
 HEARD, PADDED = 576, 640  # samples of a frame: as they come, and mirrored at the end
 FILTERS, WIDTH, STEP, TIMES = 258, 256, 128, 4  # of the spectrum: real and imaginary ones, samples, samples, positions
 BINS = FILTERS // 2
@@ -22,20 +26,30 @@ BINS = FILTERS // 2
 ENCODER = [("0", BINS, 128, TIMES, 1), ("1", 128, 64, 4, 2), ("2", 64, 64, 2, 2), ("3", 64, 128, 1, 1)]
 
 
-def quickened(content: bytes) -> bytes:
-    """Return the ONNX model with products in place of convolutions. google.protobuf's DecodeError: it is none."""
+def quickened(content: bytes, name: str) -> bytes:
+    """Return the ONNX model with products in place of convolutions. UserError, with the file's `name`: it is none."""
     import onnx  # here, because commands that only need the options stay quick
+    from google.protobuf.message import DecodeError
 
-    model = onnx.load_from_string(content)
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError as error:
+        raise UserError(f"{name} is no ONNX file ({error})", HINT) from error
     nodes = list(model.graph.node)
     behind = next((at for at, node in enumerate(nodes) if node.op_type == "LSTM"), 0)
-    replaced = b"".join(node.SerializeToString(deterministic=True) for node in nodes[:behind])
-    if hashlib.sha256(replaced).hexdigest() != DIGEST:
+    if _digest(model, nodes[:behind]) != DIGEST:
         return content
     del model.graph.node[:]
     model.graph.node.extend([*_before(nodes[behind].input[0]), *nodes[behind:]])
     rewritten: bytes = model.SerializeToString()
     return rewritten
+
+
+def _digest(model: Any, nodes: list[Any]) -> str:
+    """Return the SHA-256 of nodes, of the sizes of all weights, and of the operators' versions."""
+    parts = [one.SerializeToString(deterministic=True) for one in [*model.opset_import, *nodes]]
+    sizes = [f"{one.name} {list(one.dims)}".encode() for one in model.graph.initializer]
+    return hashlib.sha256(b"\n".join([*parts, *sizes])).hexdigest()
 
 
 def _before(output: str) -> list[Any]:

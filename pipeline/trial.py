@@ -5,7 +5,6 @@ Duty: run it in this process and say what it took and made. Writes nothing. Know
 
 from __future__ import annotations
 
-import io
 import resource
 import time
 from collections import defaultdict
@@ -13,11 +12,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import hops, rows
 from pipeline.doubts import DoubtOptions
 from pipeline.forecast import Heard, Measured
+from pipeline.parts import encode
 from pipeline.questions import of_tables
 from pipeline.reviews import opinion_rows, review, review_rows
 from pipeline.score import finish
@@ -126,13 +125,7 @@ def _tables(finished: Sequence[Finished]) -> tuple[pa.Table, pa.Table, pa.Table]
 
 def _size(table: pa.Table) -> int:
     """Return what a table takes, without what a file takes that has no rows."""
-    return _file_size(table) - _file_size(table.slice(0, 0))
-
-
-def _file_size(table: pa.Table) -> int:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.tell()
+    return len(encode(table)) - len(encode(table.slice(0, 0)))
 
 
 def _cpu_s() -> float:

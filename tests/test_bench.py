@@ -84,7 +84,7 @@ def test_second_opinion_is_held_against_what_is_said(tmp_path: Path) -> None:
 
 
 def test_gpu_bench_runs_on_a_cpu_without_ray_hub_and_arrow() -> None:
-    absent = ("ray", "huggingface_hub", "pyarrow", "click", "onnxruntime", "pandas", "smart_open", "rich")
+    absent = ("ray", "huggingface_hub", "pyarrow", "click", "onnx", "onnxruntime", "pandas", "smart_open", "rich")
     code = (
         f"import sys, runpy; sys.modules.update(dict.fromkeys({absent}))\n"  # importing None fails
         "sys.argv = 'gpu.py --shape tiny --device cpu --dtype float32 --slots 2 --seconds 1 --mean 10'.split()\n"

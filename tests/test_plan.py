@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import resource
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -24,6 +22,7 @@ from jobs import main
 from pipeline.draws import draw
 from pipeline.ffmpeg_process import find_ffmpeg
 from pipeline.forecast import Heard, Measured, audio_seconds, forecast, listed_of
+from pipeline.parts import encode
 from pipeline.probes import Probe, probe, probe_all
 from pipeline.resampling import ResampleOptions
 from pipeline.types import SAMPLE_RATE, Recording
@@ -393,13 +392,7 @@ def cpu_s() -> float:
 def size_of_rows(folder: Path) -> int:
     """Return what a table's rows take in one file: a slow machine writes more, each with its own dictionaries."""
     table = pq.read_table(folder)
-    return written_size(table) - written_size(table.slice(0, 0))
-
-
-def written_size(table: pa.Table) -> int:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.tell()
+    return len(encode(table)) - len(encode(table.slice(0, 0)))
 
 
 def run(*arguments: str) -> dict[str, Any]:

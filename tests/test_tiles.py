@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.whisper import mel as audio
+from pipeline.whisper import model as network
 from pipeline.whisper.device import Bfloat16, bfloat16
 from pipeline.whisper.engine import WhisperEngine
 from pipeline.whisper.model import Dims, Encoder, attend
@@ -52,7 +53,16 @@ def test_vacant_keys_weigh_next_to_nothing_whatever_the_others_score(*, repelled
 
 @pytest.mark.parametrize("seconds", [3, 12, 30])
 @torch.inference_mode()
-def test_an_encoder_that_fills_up_its_positions_gives_those_that_are_real(seconds: int) -> None:
+def test_an_encoder_that_fills_up_its_positions_gives_those_that_are_real(
+    seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vacated: list[tuple[int, int]] = []
+
+    def noted(k: torch.Tensor, v: torch.Tensor, count: int) -> None:
+        vacated.append((k.shape[2], count))
+        vacate(k, v, count)
+
+    monkeypatch.setattr(network, "vacate", noted)
     torch.manual_seed(3)
     encoder = Encoder(Dims(mel_bands=8, vocabulary=0, width=16, heads=2, encoder_layers=3, decoder_layers=0))
     for parameter in encoder.parameters():
@@ -63,10 +73,12 @@ def test_an_encoder_that_fills_up_its_positions_gives_those_that_are_real(second
     exact = encoder(mel, thinned)
     assert exact.shape[1] == (thinned.positions if thinned else AUDIO_POSITIONS)
     assert exact.shape[1] % SCORES
-    encoder.multiple = SCORES
+    assert not vacated
+    encoder.filled_to = SCORES
     found = encoder(mel, thinned)
     assert found.shape == exact.shape
-    assert (found - exact).norm() / exact.norm() < (1e-5 if thinned else 0.003)  # with a mask, and without
+    assert (found - exact).norm() / exact.norm() < (1e-5 if thinned else 0.003)
+    assert vacated == ([] if thinned else [(1504, 1500)] * 3)  # the others have a mask
 
 
 def test_the_encoder_of_int8_is_made_for_tiles_where_there_are_any() -> None:
@@ -76,4 +88,4 @@ def test_the_encoder_of_int8_is_made_for_tiles_where_there_are_any() -> None:
     products = [one for reader in readers for one in reader.modules() if hasattr(one, "packed")]
     assert len(products) == 4 * model.dims.encoder_layers + model.dims.decoder_layers
     assert {isinstance(one, TiledLinear) for one in products} == {tiles}
-    assert (model.encoder.multiple == SCORES) == tiles
+    assert (model.encoder.filled_to == SCORES) == tiles

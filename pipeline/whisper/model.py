@@ -100,7 +100,10 @@ class SelfAttention(nn.Module):
         return torch.unflatten(qkv, -1, (3, self.heads, -1))
 
     def forward(self, x: Tensor, bias: Tensor | None = None, count: int | None = None) -> Tensor:
-        """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D]; without bias only `count` positions are real."""
+        """x [N, A', D], bias of the keys [1, 1, 1, A'] -> [N, A', D].
+
+        Where `count` is given, positions from there on are none: the bias closes them, or without one they are vacated.
+        """
         q, k, v = self.project(x).permute(2, 0, 3, 1, 4)  # each [N, H, A', E]
         if bias is None and count is not None:
             vacate(k, v, count)
@@ -186,7 +189,7 @@ class EncoderLayer(nn.Module):
         self.mlp = Feedforward(width)
 
     def forward(self, x: Tensor, bias: Tensor | None = None, count: int | None = None) -> Tensor:
-        """See `SelfAttention`."""
+        """x [N, A', D], bias and count as of `SelfAttention` -> [N, A', D]."""
         x = x + self.attention(x, bias, count)
         return x + self.mlp(x)  # type: ignore[no-any-return]
 
@@ -295,7 +298,7 @@ class Convolution(nn.Conv1d):
 class Encoder(nn.Module):
     """Two convolutions (the second halves the rate), sinusoids, layers, norm."""
 
-    multiple = 1  # positions are filled up to a multiple of so many
+    filled_to = 1  # positions are filled up to a multiple of so many
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
@@ -313,7 +316,7 @@ class Encoder(nn.Module):
             places = thinned.places.to(mel.device)
             x = self._convolved(mel[..., : thinned.frames])[:, places.clamp(max=thinned.heard)] + self.positions[places]
             bias = thinned.bias(x)
-        count, more = x.shape[1], -x.shape[1] % self.multiple
+        count, more = x.shape[1], -x.shape[1] % self.filled_to
         if more:
             x = F.pad(x, (0, 0, 0, more))
             bias = None if bias is None else F.pad(bias, (0, more), value=-math.inf)

@@ -78,7 +78,7 @@ def quantise(model: Whisper) -> Whisper:
     tiles = bfloat16() is Bfloat16.TILES
     if tiles:
         model.encoder.bfloat16()
-        model.encoder.multiple = SCORES
+        model.encoder.filled_to = SCORES
         for layer in model.decoder.layers:
             layer.cross.kv.bfloat16()  # type: ignore[union-attr]
     for name, module in list(model.named_modules()):

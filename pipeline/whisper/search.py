@@ -242,7 +242,7 @@ def likeliest(candidates: Sequence[Candidate], length_penalty: float | None) -> 
 
 
 def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return what `logits.topk(count)` returns, in a quarter of the time: of the blocks with the largest maxima."""
+    """Return what `logits.topk(count)` does, but for equal ones: it looks into blocks with the largest maxima only."""
     ids = torch.arange(logits.shape[1], device=logits.device)
     whole = len(ids) // BLOCK * BLOCK  # those behind are looked at one by one: to fill up a block would copy all
     blocks, ids_of = torch.unflatten(logits[:, :whole], 1, (-1, BLOCK)), ids[:whole].view(-1, BLOCK)
