@@ -84,10 +84,10 @@ class Rules:
 
     def _filter_timestamps(self, logits: Tensor, history: History, start: Tensor) -> None:
         eot, first = self.layout.eot, self.layout.first_timestamp
-        text, times = logits[:, :first], logits[:, first:]  # views
+        # Views; marks are the end of text, and what rules the task.
+        words, marks, times = logits[:, :eot], logits[:, eot:first], logits[:, first:]
         # A transcript starts with a timestamp. After text and one timestamp comes its twin or the end.
         twin_due = history.last_is_time & ~history.time_may_not_follow
-        words, marks = text[:, :eot], text[:, eot:]  # marks: the end of text and what rules the task
         ids = torch.arange(first, first + times.shape[1], device=logits.device)
         latest = torch.where(start, self._latest_first, first + times.shape[1])
         closed = (ids < history.earliest[:, None]) | (ids > latest[:, None]) | history.time_may_not_follow[:, None]
