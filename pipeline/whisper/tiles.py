@@ -32,8 +32,8 @@ def vacate(k: Tensor, v: Tensor, count: int) -> None:
     """Let keys and values [N, H, S, E] from `count` on weigh next to nothing in attention, in place, without a mask.
 
     All keys are taken from their mean, which changes no weight. A query's scores are 0 on average then, so that their
-    exponentials are 1 or more (Jensen's inequality), and those of the others, which become zeros, are 1: four of them
-    take 0.3 % of the weight of 1500 at most, less than bfloat16 rounds by. A mask would take what whole vectors gain.
+    exponentials are 1 or more on average (Jensen's inequality); that of a key of zeros is 1. Four of these take 0.3 %
+    of the weight of 1500 at most, less than bfloat16 rounds by. A mask would take most of what whole vectors gain.
     """
     k -= k[:, :, :count].mean(2, keepdim=True)
     k[:, :, count:] = 0
